@@ -1,0 +1,196 @@
+"""The four data sets as HDF5 files, made on first use and checked at every use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from data.backgrounds import grid, noisy
+from data.scenes import MNIST_PATH, DataError, Scenes, load_mnist, multi_mnist, sprites
+
+FORMAT_VERSION = 1
+DEFAULT_DIRECTORY = Path(__file__).parent / "generated"
+
+# (training scenes, test scenes); the code's split of Multi-MNIST, 80/20 of 50,000 for Sprites
+SIZES = {
+    "multi_mnist": (60_000, 10_000),
+    "sprites": (40_000, 10_000),
+    "noisy_mnist": (60_000, 10_000),
+    "grid_mnist": (60_000, 10_000),
+}
+DATASETS = tuple(SIZES)
+
+
+@dataclass(frozen=True)
+class SceneFile:
+    """One part ("train" or "test") of a data set file; images are read as they are needed."""
+
+    images: h5py.Dataset  # [scenes, 50, 50]
+    counts: np.ndarray  # [scenes] int64
+    boxes: np.ndarray  # [scenes, 2, 4] float32: left, top, width, height in pixels, zero beyond the count
+    white: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Scenes start .. stop-1 as float32 in [0, 1]."""
+        return self.images[start:stop].astype(np.float32) / np.float32(self.white)
+
+
+def make(dataset: str, seed: int, sizes: tuple[int, int] | None = None, mnist: Path | str = MNIST_PATH) -> dict[str, Scenes]:
+    """Draw the training and test scenes of a data set.
+
+    Noisy- and Grid-MNIST are the Multi-MNIST scenes of the same seed with a background.
+
+    Args:
+      dataset: one of `DATASETS`.
+      seed: decides everything.
+      sizes: numbers of training and test scenes instead of the paper's.
+      mnist: the digits to use.
+    """
+    if dataset not in SIZES:
+        raise DataError(f"expected a data set out of {', '.join(DATASETS)}, found {dataset!r}")
+    digits = load_mnist(mnist) if dataset != "sprites" else {}
+    parts = {}
+    for index, (part, size) in enumerate(zip(("train", "test"), sizes or SIZES[dataset])):
+        if size < 1:
+            raise DataError(f"expected at least one scene in every part, found {size}")
+        rng = np.random.default_rng([seed, index])
+        background_rng = np.random.default_rng([seed, index, 1])
+        scenes = sprites(size, rng) if dataset == "sprites" else multi_mnist(size, digits[f"x_{part}"], rng)
+        if dataset == "noisy_mnist":
+            scenes = noisy(scenes, background_rng)
+        if dataset == "grid_mnist":
+            scenes = grid(scenes, background_rng)
+        parts[part] = scenes
+    return parts
+
+
+def _checksum(arrays) -> str:
+    """SHA-256 of arrays or HDF5 data sets, read in pieces."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape} {np.dtype(array.dtype).str}".encode())
+        for start in range(0, len(array), 4096):
+            digest.update(np.ascontiguousarray(array[start : start + 4096]))
+    return digest.hexdigest()
+
+
+def _arguments(dataset: str, seed: int, sizes, mnist) -> dict:
+    arguments = {"dataset": dataset, "seed": seed, "sizes": list(sizes or SIZES.get(dataset, ()))}
+    if dataset != "sprites":
+        arguments["mnist_sha256"] = hashlib.sha256(Path(mnist).read_bytes()).hexdigest() if Path(mnist).is_file() else None
+    return arguments
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A path to write to beside `path`, which replaces `path` only once everything is written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise DataError(f"{path.parent}: cannot be written to ({error.strerror})") from None
+    partial = Path(name)
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(path: Path, parts: dict[str, Scenes], arguments: dict) -> None:
+    """Write a data set file, whole or not at all."""
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        for name, scenes in parts.items():
+            for field in ("images", "counts", "boxes"):
+                file[f"{name}/{field}"] = getattr(scenes, field)
+            file[name].attrs["white"] = scenes.white
+        file.attrs["version"] = FORMAT_VERSION
+        file.attrs["seed"] = arguments["seed"]
+        file.attrs["arguments"] = json.dumps(arguments, sort_keys=True)
+        file.attrs["checksum"] = _checksum(array for scenes in parts.values() for array in scenes[:3])
+
+
+def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
+    """Open a data set file and check it: format, arguments (if given), shapes, types and checksum.
+
+    Raises:
+      DataError: naming the file and what is wrong with it.
+    """
+    fix = "delete it, and it will be made again"
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: not a readable HDF5 file, or a truncated one ({error}); {fix}") from None
+    try:
+        if file.attrs.get("version") != FORMAT_VERSION:
+            raise DataError(f"{path}: expected format version {FORMAT_VERSION}, found {file.attrs.get('version')}; {fix}")
+        if arguments is not None and json.loads(file.attrs["arguments"]) != json.loads(json.dumps(arguments)):
+            raise DataError(f"{path}: made with other arguments ({file.attrs['arguments']}); {fix}")
+        parts, arrays = {}, []
+        for name in ("train", "test"):
+            group = file[name]
+            images, counts, boxes = (group[field] for field in ("images", "counts", "boxes"))
+            if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype not in (np.uint8, np.float16):
+                raise DataError(f"{path}: expected {name}/images [n, side, side] of uint8 or float16; {fix}")
+            if not len(images) == len(counts) == len(boxes):
+                raise DataError(f"{path}: {name} has {len(images)} images, {len(counts)} counts, {len(boxes)} boxes; {fix}")
+            arrays += [images, counts, boxes]
+            parts[name] = SceneFile(images, counts[:].astype(np.int64), boxes[:], int(group.attrs["white"]))
+        if _checksum(arrays) != file.attrs["checksum"]:
+            raise DataError(f"{path}: its content does not match its checksum; {fix}")
+    except DataError:
+        file.close()
+        raise
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        file.close()
+        raise DataError(f"{path}: a damaged or foreign HDF5 file ({error}); {fix}") from None
+    return parts
+
+
+def load(
+    dataset: str,
+    seed: int = 0,
+    directory: Path | str = DEFAULT_DIRECTORY,
+    sizes: tuple[int, int] | None = None,
+    mnist: Path | str = MNIST_PATH,
+) -> dict[str, SceneFile]:
+    """The data set from its file in `directory`, made first if it is not there.
+
+    Returns:
+      {"train": SceneFile, "test": SceneFile}.
+
+    Raises:
+      DataError: as `read` and `make`.
+    """
+    path = path_of(dataset, seed, directory, sizes)
+    arguments = _arguments(dataset, seed, sizes, mnist)
+    if not path.exists():
+        write(path, make(dataset, seed, sizes, mnist), arguments)
+    return read(path, arguments)
+
+
+def path_of(dataset: str, seed: int, directory: Path | str, sizes: tuple[int, int] | None = None) -> Path:
+    """Where `load` keeps a data set."""
+    if dataset not in SIZES:
+        raise DataError(f"expected a data set out of {', '.join(DATASETS)}, found {dataset!r}")
+    suffix = "" if sizes is None or tuple(sizes) == SIZES[dataset] else f"-{sizes[0]}-{sizes[1]}"
+    return Path(directory) / f"{dataset}-seed{seed}{suffix}.h5"

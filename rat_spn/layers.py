@@ -1,0 +1,202 @@
+"""The two layers of a RAT-SPN as Keras layers, evaluated in the log domain (Peharz et al., 2018)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rat_spn.region_graph import RegionGraph
+
+
+def _initializer(stddev: float, seed: int):
+    return keras.initializers.TruncatedNormal(stddev=stddev, seed=seed)
+
+
+class GaussianLeaves(keras.layers.Layer):
+    """Factorised Gaussians over every leaf region, as one matrix product.
+
+    log N(x; mu, s²) = -x²/(2 s²) + x mu/s² - (mu²/s² + log 2 pi s²)/2 is linear in (x², x, 1).  Weighting the three
+    by how far a pixel is observed and putting zeros where a variable lies outside a region makes all leaf regions
+    one product of [batch, 3 D] with [3 D, regions * components].
+
+    The weights `mean` and `variance_logit` are [members, components], with the variables of the leaf regions one
+    region after another; variance = variance_min + (variance_max - variance_min) * sigmoid(variance_logit).
+
+    Args:
+      graph: the region graph.
+      num_components: K, Gaussians per leaf region.
+      variance_min, variance_max: bounds of every variance.
+      seed: decides the initial weights.
+    """
+
+    def __init__(self, graph: RegionGraph, num_components: int, variance_min: float, variance_max: float, seed: int, **kwargs):
+        super().__init__(**kwargs)
+        if num_components < 1:
+            raise ValueError(f"expected num_components >= 1, found {num_components}")
+        if not 0 < variance_min < variance_max < math.inf:
+            raise ValueError(f"expected 0 < variance_min < variance_max, found {variance_min} and {variance_max}")
+        self.num_variables, self.num_components = graph.num_variables, num_components
+        self.variance_min, self.variance_max = variance_min, variance_max
+        self.regions = [graph.regions[region] for region in graph.leaves]
+        self.num_members = sum(len(scope) for scope in self.regions)
+        # Where each member stands in the dense [D, regions] table, and which member stands at each of its places.
+        self._place_of_member = np.concatenate(
+            [scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)]
+        )
+        self._member_at_place = np.full(self.num_variables * len(self.regions), self.num_members)
+        self._member_at_place[self._place_of_member] = np.arange(self.num_members)
+        self._seed = seed
+
+    def build(self, input_shape=None):
+        shape = [self.num_members, self.num_components]
+        self.mean = self.add_weight(shape=shape, initializer=_initializer(0.1, self._seed), name="mean")
+        self.variance_logit = self.add_weight(
+            shape=shape, initializer=_initializer(0.1, self._seed + 1), name="variance_logit"
+        )
+        self.built = True
+
+    @property
+    def variance(self):
+        """[members, components], each inside its bounds."""
+        return self.variance_min + (self.variance_max - self.variance_min) * tf.sigmoid(self.variance_logit)
+
+    def dense(self, member_values):
+        """Spread [members, K] to [D, regions * K], zero where a variable is not in a region."""
+
+        @tf.custom_gradient
+        def spread(values):
+            places = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), self._member_at_place)
+
+            def grad(upstream):  # the map is one to one, so its adjoint is a gather too (a scatter would be slow)
+                return tf.gather(tf.reshape(upstream, [-1, self.num_components]), self._place_of_member)
+
+            return tf.reshape(places, [self.num_variables, -1]), grad
+
+        return spread(member_values)
+
+    def call(self, x, observed):
+        """Log densities [regions, K, batch] of x [batch, D], weighted by observed [batch, D] in [0, 1]."""
+        mean, variance = tf.convert_to_tensor(self.mean), self.variance
+        quadratic = -0.5 / variance
+        linear = mean / variance
+        constant = -0.5 * (mean * linear + tf.math.log(2 * math.pi * variance))
+        weighted = observed * x
+        by_value = tf.concat([self.dense(quadratic), self.dense(linear)], axis=0)  # [2 D, regions * K]
+        log_density = tf.matmul(tf.concat([weighted * x, weighted], axis=1), by_value)
+        log_density += tf.matmul(observed, self.dense(constant))  # [batch, regions * K]
+        return tf.reshape(tf.transpose(log_density), [len(self.regions), self.num_components, -1])
+
+
+class RegionValues(NamedTuple):
+    """Log densities [regions, nodes, batch] of the named regions, all of them with as many nodes."""
+
+    regions: list[int]
+    log_density: tf.Tensor
+
+
+class _Block(NamedTuple):
+    """Partitions with children of the same sizes: `left`, `right` are [regions, partitions] region indices."""
+
+    partitions: list[list[int]]
+    left: list[list[int]]
+    right: list[list[int]]
+
+
+class SumProducts(keras.layers.Layer):
+    """Products and sums of several regions that look alike (same number of partitions, same child sizes).
+
+    Every partition forms all pairs of its children's nodes; every sum of the region mixes the pairs of all the
+    region's partitions, with weights that are a softmax over all of them together.  Instead of log-sum-exp over
+    the pairs, the children are exponentiated after subtracting their maxima, which turns the layer into products
+    of matrices.
+
+    `weight_logits` holds one weight [regions, partitions, K_left, K_right, sums] for each size of children.
+
+    Args:
+      graph: the region graph.
+      regions: the parent regions.
+      num_nodes: number of nodes of each region of the graph.
+      seed: decides the initial weights.
+    """
+
+    def __init__(self, graph: RegionGraph, regions: list[int], num_nodes: list[int], seed: int, **kwargs):
+        super().__init__(**kwargs)
+        self.regions, self.num_sums, self._seed = regions, num_nodes[regions[0]], seed
+        by_size = [child_sizes(graph, region, num_nodes) for region in regions]
+        self.blocks, self._sizes = [], []
+        for size in by_size[0]:
+            partitions = [sizes[size] for sizes in by_size]
+            left = [[graph.partitions[p].left for p in row] for row in partitions]
+            right = [[graph.partitions[p].right for p in row] for row in partitions]
+            self.blocks.append(_Block(partitions, left, right))
+            self._sizes.append(size)
+
+    def build(self, input_shape=None):
+        self.weight_logits = [
+            self.add_weight(
+                shape=[len(self.regions), len(block.partitions[0]), *size, self.num_sums],
+                initializer=_initializer(0.5, self._seed + index),
+                name=f"weight_logit_{size[0]}x{size[1]}",
+            )
+            for index, (block, size) in enumerate(zip(self.blocks, self._sizes))
+        ]
+        self.built = True
+
+    def log_weights(self):
+        """Log mixture weights, one [regions, partitions, K_left, K_right, sums] for each block."""
+        norms = [tf.reduce_logsumexp(logit, axis=[1, 2, 3], keepdims=True) for logit in self.weight_logits]
+        norm = tf.reduce_logsumexp(tf.stack(norms), axis=0)
+        return [logit - norm for logit in self.weight_logits]
+
+    def call(self, left, right):
+        """Log densities of the parents, [regions, sums, batch], from those of their children.
+
+        Args:
+          left, right: for each block the log densities of the children, [regions, partitions, nodes, batch].
+        """
+        parts = []
+        for left_block, right_block in zip(left, right):
+            left_max = tf.stop_gradient(tf.reduce_max(left_block, axis=2, keepdims=True))
+            right_max = tf.stop_gradient(tf.reduce_max(right_block, axis=2, keepdims=True))
+            parts.append((left_block - left_max, tf.exp(right_block - right_max), left_max + right_max))
+        # One shift for each parent and scene, so that its partitions can be added.
+        shift = tf.reduce_max(tf.concat([maxima for _, _, maxima in parts], axis=1), axis=1, keepdims=True)
+        total = 0.0
+        for (left, right, maxima), log_weight in zip(parts, self.log_weights()):
+            left = tf.exp(left + (maxima - shift))  # [regions, partitions, K_left, batch]
+            rows, count, k_left, k_right, sums = log_weight.shape
+            weight = tf.transpose(tf.exp(log_weight), [0, 1, 3, 4, 2])
+            mixed = tf.matmul(tf.reshape(weight, [rows, count, k_right * sums, k_left]), left)
+            mixed = tf.reshape(mixed, [rows, count, k_right, sums, -1])
+            total += tf.reduce_sum(mixed * right[:, :, :, tf.newaxis], axis=[1, 2])  # [regions, sums, batch]
+        tiny = np.finfo(left.dtype.as_numpy_dtype).tiny
+        return tf.math.log(tf.maximum(total, tiny)) + shift[:, 0]
+
+
+def child_sizes(graph: RegionGraph, region: int, num_nodes: list[int]) -> dict[tuple[int, int], list[int]]:
+    """The partitions of a region, by the numbers of nodes of their children."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for index in graph.partitions_of(region):
+        _, left, right = graph.partitions[index]
+        sizes.setdefault((num_nodes[left], num_nodes[right]), []).append(index)
+    return dict(sorted(sizes.items()))
+
+
+def gather_regions(values: list[RegionValues], table: list[list[int]]):
+    """Stack the log densities of a table [rows, columns] of regions to [rows, columns, K, batch].
+
+    The selection is a product with a one-hot matrix: exact, as fast as a copy, and its gradient is another product
+    where that of `tf.gather` would be a scatter, which compiled for a CPU takes longer than the layer itself.
+    """
+    wanted = [region for row in table for region in row]
+    sources = [value for value in values if set(value.regions) & set(wanted)]
+    present = [region for value in sources for region in value.regions]
+    stacked = tf.concat([value.log_density for value in sources], axis=0)
+    one_hot = tf.constant(np.equal.outer(wanted, present), stacked.dtype)
+    num_nodes = stacked.shape[1]
+    gathered = tf.matmul(one_hot, tf.reshape(stacked, [len(present), -1]))
+    return tf.reshape(gathered, [len(table), len(table[0]), num_nodes, -1])

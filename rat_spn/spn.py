@@ -1,0 +1,188 @@
+"""RAT-SPNs with Gaussian leaves: exact densities, marginals, explanations, samples and conditional samples."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rat_spn.layers import GaussianLeaves, RegionValues, SumProducts, child_sizes, gather_regions
+from rat_spn.region_graph import RegionGraph
+
+
+class RatSpn(keras.layers.Layer):
+    """A random-and-tensorised sum-product network (Peharz et al., 2018) over D real variables.
+
+    Args:
+      graph: the structure.
+      num_components: Gaussians in a leaf region.
+      num_sums: sum nodes in an inner region (the root has one).
+      variance_min, variance_max: bounds of the variances of the leaves.
+      seed: decides the initial weights.
+      dtype: "float32" or "float64".
+
+    Throughout, `x` is [batch, D] and `observed` is [batch, D] in [0, 1]: the weight of each variable's log density.
+    1 is ordinary evidence and 0 marginalises the variable exactly; values between blend the two (SuPAIR, section
+    3.4).  `observed=None` observes everything.
+
+    Example:
+      >>> graph = random_region_graph(num_variables=4, depth=1, repetitions=2, seed=0)
+      >>> spn = RatSpn(graph, num_components=3, num_sums=2, variance_min=0.1, variance_max=1.0)
+      >>> spn.log_prob(np.zeros([5, 4], "float32")).shape
+      TensorShape([5])
+    """
+
+    def __init__(
+        self,
+        graph: RegionGraph,
+        num_components: int,
+        num_sums: int,
+        variance_min: float,
+        variance_max: float,
+        seed: int = 0,
+        dtype: str = "float32",
+        **kwargs,
+    ):
+        super().__init__(dtype=dtype, **kwargs)
+        if num_sums < 1:
+            raise ValueError(f"expected num_sums >= 1, found {num_sums}")
+        self.graph = graph
+        leaves = set(graph.leaves)
+        num_nodes = [num_components if region in leaves else num_sums for region in range(len(graph.regions))]
+        num_nodes[graph.root] = 1
+        seeds = iter(int(s) for s in np.random.SeedSequence(seed).generate_state(1 + len(graph.regions)) >> 1)
+        self.leaf_layer = GaussianLeaves(
+            graph, num_components, variance_min, variance_max, next(seeds), dtype=dtype, name="leaves"
+        )
+        self.sum_layers = []
+        for depth, level in enumerate(graph.levels()):
+            alike: dict[tuple, list[int]] = {}
+            for region in level:
+                sizes = child_sizes(graph, region, num_nodes)
+                shape = (num_nodes[region], *((size, len(partitions)) for size, partitions in sizes.items()))
+                alike.setdefault(shape, []).append(region)
+            for regions in alike.values():
+                name = f"sums_{depth + 1}_{len(self.sum_layers)}"
+                self.sum_layers.append(SumProducts(graph, regions, num_nodes, next(seeds), dtype=dtype, name=name))
+        for layer in (self.leaf_layer, *self.sum_layers):
+            layer.build()
+        self.built = True
+
+    def log_prob(self, x, observed=None):
+        """Log density [batch] of the observed variables, all others marginalised (one upward pass)."""
+        return self._upward(*self._evidence(x, observed))[-1].log_density[0, 0]
+
+    call = log_prob
+
+    def reconstruct(self, x, observed=None):
+        """The most probable explanation of the evidence, approximately (Vergari et al., 2018).
+
+        After an upward pass with the evidence, every sum from the root down follows its child with the largest
+        (log weight + log density), every product both children; the leaves reached give their means.
+
+        Returns:
+          [batch, D], all variables, the observed ones included.
+        """
+        x, observed = self._evidence(x, observed)
+        selected = self._descend(self._upward(x, observed), seed=None)
+        return tf.matmul(selected, self._leaf_table(self.leaf_layer.mean), transpose_b=True)
+
+    def sample(self, num_samples: int, seed):
+        """Samples [num_samples, D] of all variables; `seed` is a pair of integers."""
+        nothing = tf.zeros([num_samples, self.graph.num_variables], self.compute_dtype)
+        return self.sample_conditional(nothing, nothing, seed)
+
+    def sample_conditional(self, x, observed, seed):
+        """Samples of the unobserved variables given the observed ones.
+
+        Sums pick a child with probability proportional to weight times density of the evidence, which makes this an
+        exact sample of p(unobserved | observed) for binary `observed`.
+
+        Args:
+          x, observed: the evidence, as above.
+          seed: a pair of integers.
+
+        Returns:
+          [batch, D]: x where observed > 0, elsewhere a sample.
+        """
+        x, observed = self._evidence(x, observed)
+        choice_seed, leaf_seed = tf.unstack(tf.random.split(seed, 2))
+        selected = self._descend(self._upward(x, observed), choice_seed)
+        mean = tf.matmul(selected, self._leaf_table(self.leaf_layer.mean), transpose_b=True)
+        variance = tf.matmul(selected, self._leaf_table(self.leaf_layer.variance), transpose_b=True)
+        noise = tf.random.stateless_normal(tf.shape(mean), leaf_seed, dtype=mean.dtype)
+        return tf.where(observed > 0, x, mean + tf.sqrt(variance) * noise)
+
+    def assign(self, leaves: dict[int, tuple[np.ndarray, np.ndarray]], partitions: dict[int, np.ndarray]):
+        """Set all weights, region by region and partition by partition.
+
+        Args:
+          leaves: for every leaf region (mean, variance_logit), each [variables of the region, components].
+          partitions: for every partition its weight logits [K_left, K_right, sums].
+        """
+        regions = self.graph.leaves
+        self.leaf_layer.mean.assign(np.concatenate([leaves[region][0] for region in regions]))
+        self.leaf_layer.variance_logit.assign(np.concatenate([leaves[region][1] for region in regions]))
+        for layer in self.sum_layers:
+            for weight, block in zip(layer.weight_logits, layer.blocks):
+                weight.assign(np.stack([np.stack([partitions[p] for p in row]) for row in block.partitions]))
+
+    def _evidence(self, x, observed):
+        x = tf.convert_to_tensor(x, self.compute_dtype)
+        if x.shape.rank != 2 or x.shape[1] != self.graph.num_variables:
+            raise ValueError(f"expected x of shape [batch, {self.graph.num_variables}], found {x.shape}")
+        if observed is None:
+            return x, tf.ones_like(x)
+        observed = tf.convert_to_tensor(observed, self.compute_dtype)
+        if not x.shape.is_compatible_with(observed.shape):
+            raise ValueError(f"expected observed of the same shape as x, {x.shape}, found {observed.shape}")
+        return x, observed
+
+    def _upward(self, x, observed) -> list[RegionValues]:
+        """Log densities of all regions, the leaves first and the root last."""
+        values = [RegionValues(self.graph.leaves, self.leaf_layer(x, observed))]
+        for layer in self.sum_layers:
+            left = [gather_regions(values, block.left) for block in layer.blocks]
+            right = [gather_regions(values, block.right) for block in layer.blocks]
+            values.append(RegionValues(layer.regions, layer(left, right)))
+        return values
+
+    def _descend(self, values: list[RegionValues], seed):
+        """From the root down, one child of every sum reached: the best (seed None) or a sampled one.
+
+        Returns:
+          [batch, leaf regions * components]: one where a leaf node was reached, zero elsewhere.
+        """
+        log_density = {r: value.log_density[row] for value in values for row, r in enumerate(value.regions)}  # [K, batch]
+        root_density = log_density[self.graph.root]
+        # The chosen node of every region as a one-hot [nodes, batch], all zeros where the region is not reached.
+        chosen = {region: tf.zeros_like(density) for region, density in log_density.items()}
+        chosen[self.graph.root] = tf.ones_like(root_density)
+        for layer in reversed(self.sum_layers):
+            log_weights = layer.log_weights()
+            for row, region in enumerate(layer.regions):
+                scores, where = [], []
+                for block, log_weight in zip(layer.blocks, log_weights):
+                    for column, (left, right) in enumerate(zip(block.left[row], block.right[row])):
+                        k_left, k_right, _ = log_weight.shape[2:]
+                        # The weights of the sum chosen in this region: [K_left, K_right, batch].
+                        weight = tf.tensordot(log_weight[row, column], chosen[region], axes=1)
+                        score = weight + log_density[left][:, tf.newaxis] + log_density[right][tf.newaxis]
+                        scores.append(tf.reshape(score, [k_left * k_right, -1]))
+                        where.append((left, right, k_left, k_right))
+                score = tf.concat(scores, axis=0)
+                if seed is not None:  # the Gumbel-max trick: a sample from softmax(score)
+                    uniform = tf.random.stateless_uniform(
+                        tf.shape(score), tf.random.fold_in(seed, region), minval=1e-20, dtype=score.dtype
+                    )
+                    score -= tf.math.log(-tf.math.log(uniform))
+                pick = tf.one_hot(tf.argmax(score, axis=0), score.shape[0], axis=0, dtype=score.dtype)
+                pick *= tf.reduce_sum(chosen[region], axis=0)  # nothing below a region that is not reached
+                for part, (left, right, k_left, k_right) in zip(tf.split(pick, [s.shape[0] for s in scores]), where):
+                    pair = tf.reshape(part, [k_left, k_right, -1])
+                    chosen[left] += tf.reduce_sum(pair, axis=1)
+                    chosen[right] += tf.reduce_sum(pair, axis=0)
+        return tf.transpose(tf.concat([chosen[region] for region in self.graph.leaves], axis=0))
+
+    def _leaf_table(self, member_values):
+        return self.leaf_layer.dense(tf.convert_to_tensor(member_values))

@@ -1,0 +1,152 @@
+"""Every constant of SuPAIR, once, with where it comes from.
+
+"Paper" is Stelzner, Peharz & Kersting (2019); "code" is the behaviour of its authors' implementation, which settles
+what the paper leaves open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work."""
+
+
+def _require(condition: bool, expected: str, found) -> None:
+    if not condition:
+        raise ConfigError(f"expected {expected}, found {found}")
+
+
+@dataclass(frozen=True)
+class SpnConfig:
+    """A RAT-SPN with Gaussian leaves (paper, section 4.1 and Table 1).
+
+    `structure` is "random" (`repetitions` trees of `depth` random halvings) or "poon_domingos" (`depth` levels of
+    axis-aligned splits every `step` pixels).  The variance bounds are the model's inductive bias (section 4.2).
+    """
+
+    variance_min: float
+    variance_max: float
+    structure: str = "random"
+    depth: int = 2
+    repetitions: int = 6
+    step: int = 10
+    num_components: int = 20
+    num_sums: int = 20
+
+    def __post_init__(self):
+        _require(self.structure in ("random", "poon_domingos"), "structure random or poon_domingos", self.structure)
+        for name in ("depth", "repetitions", "step", "num_components", "num_sums"):
+            value = getattr(self, name)
+            _require(isinstance(value, int) and value >= 1, f"{name} to be an integer of at least 1", value)
+        _require(
+            0 < self.variance_min < self.variance_max < math.inf,
+            "0 < variance_min < variance_max",
+            f"{self.variance_min} and {self.variance_max}",
+        )
+
+
+def object_spn(variance_min: float = 0.12, variance_max: float = 0.35, **changes) -> SpnConfig:
+    """The paper's object model: 6 repetitions of 4 leaf regions, 20 Gaussians, 20 sums."""
+    return SpnConfig(variance_min, variance_max, **changes)
+
+
+def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **changes) -> SpnConfig:
+    """The paper's background model, shallower and narrower (section 4.2): 3 repetitions of 2 leaf regions, 6 Gaussians."""
+    shape = {"depth": 1, "repetitions": 3, "step": 20, "num_components": 6, "num_sums": 3}
+    if changes.get("structure") == "poon_domingos":
+        shape["depth"] = 2
+    return SpnConfig(variance_min, variance_max, **{**shape, **changes})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """SuPAIR (paper, section 3).  Lengths are in scene pixels."""
+
+    scene_size: int = 50  # B
+    patch_size: int = 28  # A, the object SPN's native size
+    num_steps: int = 3  # N_max
+    lstm_units: int = 256  # section 3.4
+    hidden_units: int = 50  # section 3.4
+    # q(z_where) = N(mean, scale²), everything squashed by sigmoids m (code):
+    scale_min: float = 0.3  # width / A = scale_min + (scale_max - scale_min) m_1
+    scale_max: float = 0.9
+    aspect_min: float = 0.75  # height / width = aspect_min + (aspect_max - aspect_min) m_2
+    aspect_max: float = 1.25
+    position_max: float = 0.9  # left and top edge / B = position_max m_3, position_max m_4
+    where_scale_max: float = 0.3  # standard deviations = where_scale_max m_5..8, edges' too in pixels
+    # Priors
+    overlap_rate: float = 120.0  # Gamma(1, rate) on the occluded share of an object (section 3.1; code)
+    count_log_weight: float = math.log(0.7)  # log p(N=n) = count_log_weight - count_penalty n, unnormalised (code)
+    count_penalty: float = 0.7
+    object: SpnConfig = field(default_factory=object_spn)
+    background: SpnConfig | None = field(default_factory=background_spn)  # None: the fixed background below
+    fixed_background_scale: float = 0.35  # "w/o bg", Figure 5: N(0, scale²) on every background pixel (code)
+
+    def __post_init__(self):
+        for name in ("scene_size", "patch_size", "num_steps", "lstm_units", "hidden_units"):
+            value = getattr(self, name)
+            _require(isinstance(value, int) and value >= 1, f"{name} to be an integer of at least 1", value)
+        _require(self.patch_size >= 2, "patch_size of at least 2", self.patch_size)
+        _require(
+            self.patch_size <= self.scene_size,
+            f"patch_size at most scene_size {self.scene_size} (a patch fits into the scene)",
+            self.patch_size,
+        )
+        for low, high in (("scale_min", "scale_max"), ("aspect_min", "aspect_max")):
+            bounds = getattr(self, low), getattr(self, high)
+            _require(0 < bounds[0] <= bounds[1] < math.inf, f"0 < {low} <= {high}", bounds)
+        for name in ("position_max", "where_scale_max", "overlap_rate", "fixed_background_scale"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} above 0", value)
+        _require(self.position_max <= 1, "position_max of at most 1", self.position_max)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Adam as the code runs it; the data are not shuffled, and an epoch drops the last, smaller batch."""
+
+    seed: int = 0
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    log_every: int = 50  # steps between two measurements of the test accuracy (code)
+
+    def __post_init__(self):
+        for name, least in (("seed", 0), ("batch_size", 1), ("log_every", 1)):
+            value = getattr(self, name)
+            _require(isinstance(value, int) and value >= least, f"{name} to be an integer of at least {least}", value)
+        _require(self.seed < 2**31, "seed below 2**31", self.seed)
+        _require(0 < self.learning_rate < math.inf, "learning_rate above 0", self.learning_rate)
+
+
+PAPER_EPOCHS = 20  # the length of the runs in Figure 5 (code)
+
+# (object variances, background variances) that the code uses for each data set.
+_VARIANCES = {
+    "multi_mnist": ((0.12, 0.35), (0.002, 0.12)),
+    "sprites": ((0.12, 0.35), (0.002, 0.16)),
+    "noisy_mnist": ((0.25, 0.35), (0.002, 0.06)),
+    "grid_mnist": ((0.12, 0.35), (0.002, 0.12)),
+}
+
+
+def paper_model(dataset: str) -> ModelConfig:
+    """The paper's settings for one of its four data sets.
+
+    Raises:
+      ConfigError: for any other name.
+    """
+    _require(dataset in _VARIANCES, f"a data set out of {', '.join(_VARIANCES)}", dataset)
+    object_variances, background_variances = _VARIANCES[dataset]
+    return ModelConfig(object=object_spn(*object_variances), background=background_spn(*background_variances))
+
+
+def to_dict(config) -> dict:
+    """A configuration as plain JSON values."""
+    return dataclasses.asdict(config)

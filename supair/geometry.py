@@ -1,0 +1,103 @@
+"""Boxes, crops and occlusion (paper, section 3.2).
+
+A box is z_where = (width / A, height / A, left, top) with the edges in scene pixels; it may reach beyond the scene.
+Boxes are parallel to the axes, so bilinear interpolation is separable: a crop is W_row · image · W_columnᵀ.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class SceneParts(NamedTuple):
+    """A batch of scenes taken apart by their boxes.  Steps come first here, and step 1 is in front."""
+
+    patches: tf.Tensor  # [step, batch, A, A], the boxes' content
+    visible: tf.Tensor  # [step, batch, A, A] in [0, 1], 0 where occluded by earlier steps or outside the scene
+    background_maps: tf.Tensor  # [step + 1, batch, B, B] in [0, 1], what the first n objects leave of the scene
+
+    @property
+    def overlap(self):
+        """The occluded share of every object, [step, batch]."""
+        return 1.0 - tf.reduce_mean(self.visible, axis=[2, 3])
+
+
+def hat(offsets):
+    """Weight of a pixel in bilinear interpolation, by its offset from the point."""
+    return tf.nn.relu(1.0 - tf.abs(offsets))
+
+
+def hat_slope(offsets):
+    """Derivative of `hat` by the point."""
+    return tf.where(tf.abs(offsets) < 1.0, tf.sign(offsets), 0.0)
+
+
+@tf.custom_gradient
+def crop(images, rows, columns):
+    """Bilinear samples of images at the grid of `rows` and `columns`, zero beyond the outermost pixels.
+
+    By hand because a slice of the backward pass that TensorFlow derives multiplies small transposed matrices, which
+    takes three times as long on a CPU as this: the derivative by a point is a crop with the hat's slope.
+
+    Args:
+      images: [..., B, B].
+      rows, columns: [..., A] coordinates in pixels.
+
+    Returns:
+      [..., A, A].
+    """
+    pixels = tf.range(images.shape[-1], dtype=rows.dtype)
+    row_offsets = pixels - rows[..., :, tf.newaxis]  # [..., A, B]
+    column_offsets = pixels[:, tf.newaxis] - columns[..., tf.newaxis, :]  # [..., B, A]
+    cut_rows = tf.matmul(hat(row_offsets), images)
+
+    def grad(upstream):
+        by_row = tf.matmul(tf.matmul(hat_slope(row_offsets), images), hat(column_offsets))
+        by_column = tf.matmul(cut_rows, hat_slope(column_offsets))
+        # The hats once more, transposed from the start: [..., B, A] and [..., A, B].
+        spread_columns = tf.matmul(upstream, hat(pixels - columns[..., :, tf.newaxis]))
+        by_image = tf.matmul(hat(pixels[:, tf.newaxis] - rows[..., tf.newaxis, :]), spread_columns)
+        return (
+            by_image,
+            tf.reduce_sum(upstream * by_row, axis=-1),
+            tf.reduce_sum(upstream * by_column, axis=-2),
+        )
+
+    return tf.matmul(cut_rows, hat(column_offsets)), grad
+
+
+def take_apart(images, z_where, patch_size: int) -> SceneParts:
+    """Crop all boxes, and find out what each leaves visible of the boxes and the background behind it.
+
+    Args:
+      images: [batch, B, B].
+      z_where: [batch, step, 4].
+      patch_size: A.
+    """
+    size, steps = images.shape[1], z_where.shape[1]
+    z_where = tf.transpose(z_where, [1, 0, 2])  # [step, batch, 4]
+    grid = tf.linspace(tf.zeros([], z_where.dtype), float(patch_size), patch_size)  # both ends included (code)
+    rows = z_where[..., 1:2] * grid + z_where[..., 3:4]  # [step, batch, A]
+    columns = z_where[..., 0:1] * grid + z_where[..., 2:3]
+
+    inside_rows, inside_columns = (tf.clip_by_value(points, 0.0, size - 1.0001) for points in (rows, columns))
+    every_step = tf.broadcast_to(images, [steps, *tf.unstack(tf.shape(images))])
+    patches = crop(every_step, inside_rows, inside_columns)
+
+    # The indicator I_i: how much the samples of box i together weigh on a pixel, at most 1.
+    pixels = tf.range(size, dtype=z_where.dtype)
+    row_sum = tf.reduce_sum(hat(inside_rows[..., tf.newaxis] - pixels), axis=2)  # [step, batch, B]
+    column_sum = tf.reduce_sum(hat(inside_columns[..., tf.newaxis] - pixels), axis=2)
+    maps = [tf.ones_like(images)]
+    for step in range(steps):
+        # An outer product as `matmul`, so that the backward pass is one too.
+        covered = tf.matmul(row_sum[step, :, :, tf.newaxis], column_sum[step, :, tf.newaxis, :])
+        indicator = tf.minimum(1.0, covered)
+        maps.append(maps[-1] * (1.0 - indicator))
+
+    # Points are clipped to a border of zeros one pixel wide: what lies outside the scene counts as hidden.
+    border_rows, border_columns = (tf.clip_by_value(points, -1.0, size - 0.0001) for points in (rows, columns))
+    visible = crop(tf.stack(maps[:-1]), border_rows, border_columns)
+    return SceneParts(patches, visible, tf.stack(maps))

@@ -1,0 +1,53 @@
+"""How well scenes are understood: counts and boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from supair.inference import SceneDescription
+
+
+def count_accuracy(true_counts: np.ndarray, counts: np.ndarray) -> float:
+    """Share of scenes whose number of objects is right."""
+    return float(np.mean(np.asarray(true_counts) == np.asarray(counts)))
+
+
+def count_confusion(true_counts: np.ndarray, counts: np.ndarray, num_steps: int) -> list[list[int]]:
+    """Scenes by true count (rows, 0 .. the largest) and reported count (columns, 0 .. num_steps)."""
+    confusion = np.zeros([int(np.max(true_counts, initial=0)) + 1, num_steps + 1], int)
+    np.add.at(confusion, (np.asarray(true_counts, int), np.asarray(counts, int)), 1)
+    return confusion.tolist()
+
+
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of all pairs of boxes (left, top, width, height): [m, 4] and [n, 4] to [m, n]."""
+    first, second = np.asarray(first)[:, None], np.asarray(second)[None]
+    corner = np.maximum(first[..., :2], second[..., :2])
+    opposite = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
+    intersection = np.prod(np.maximum(opposite - corner, 0), axis=-1)
+    union = np.prod(first[..., 2:], axis=-1) + np.prod(second[..., 2:], axis=-1) - intersection
+    return intersection / np.maximum(union, np.finfo(float).tiny)
+
+
+def mean_matched_iou(true_boxes: list[np.ndarray], boxes: list[np.ndarray]) -> float:
+    """Mean IoU over the pairs of the best one-to-one match in every scene; nan if no scene has a pair.
+
+    Objects without a partner do not count here: they are errors of the count.
+    """
+    matched = []
+    for true, found in zip(true_boxes, boxes):
+        if len(true) and len(found):
+            iou = box_iou(true, found)
+            matched.extend(iou[linear_sum_assignment(-iou)])
+    return float(np.mean(matched)) if matched else float("nan")
+
+
+def present_boxes(description: SceneDescription, patch_size: int) -> list[np.ndarray]:
+    """For every scene the boxes [objects, 4] (left, top, width, height in pixels) of the steps that found an object.
+
+    These are q's means, for steps whose z_pres rounds to 1.
+    """
+    where = np.asarray(description.where_loc)
+    boxes = np.concatenate([where[..., 2:], patch_size * where[..., :2]], axis=-1)
+    return [scene[present] for scene, present in zip(boxes, np.round(description.z_pres) == 1)]

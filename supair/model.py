@@ -1,0 +1,161 @@
+"""SuPAIR: the joint density p(x, z) and its evidence lower bound (paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
+from supair.config import ConfigError, ModelConfig, SpnConfig
+from supair.geometry import SceneParts, take_apart
+from supair.inference import InferenceNetwork, SceneDescription
+
+
+class Elbo(NamedTuple):
+    """The evidence lower bound of a batch of scenes, one value [batch] in nats for each term (equation 9)."""
+
+    objects: tf.Tensor  # sum_i q(N >= i) log p_obj(x_i) s_x s_y
+    background: tf.Tensor  # sum_n q(n) log p_bg(x_bg | n)
+    count_prior: tf.Tensor  # sum_n q(n) log p(n)
+    overlap: tf.Tensor  # sum_i q(N >= i) log Gamma(overlap_i; 1, rate)
+    entropy: tf.Tensor  # -sum_n q(n) log q(n) - sum_i log q(z_where_i)
+
+    @property
+    def total(self):
+        """The bound itself, [batch]."""
+        return sum(self)
+
+
+class Evaluation(NamedTuple):
+    """Everything computed on the way to the bound."""
+
+    elbo: Elbo
+    description: SceneDescription
+    z_where: tf.Tensor  # [batch, step, 4], the sample
+    parts: SceneParts
+    log_q_where: tf.Tensor  # [batch, step]
+    log_p_objects: tf.Tensor  # [batch, step], scaled by the area of the box (equation 7)
+    log_p_background: tf.Tensor  # [batch, step + 1]
+
+
+def _region_graph(config: SpnConfig, side: int, seed: int) -> RegionGraph:
+    if config.structure == "random":
+        return random_region_graph(side**2, config.depth, config.repetitions, seed)
+    return poon_domingos_region_graph(side, side, config.step, config.depth)
+
+
+def _spn(config: SpnConfig, graph: RegionGraph, seed: int, dtype: str, name: str) -> RatSpn:
+    return RatSpn(
+        graph,
+        config.num_components,
+        config.num_sums,
+        config.variance_min,
+        config.variance_max,
+        seed=seed,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class SuPAIR(keras.Model):
+    """Sum-Product Attend-Infer-Repeat.
+
+    Args:
+      config: the configuration.
+      seed: decides structures and initial weights.
+      object_graph, background_graph: region graphs to use instead of those that the configuration describes.
+      dtype: "float32" or "float64".
+
+    Call arguments:
+      images: [batch, scene_size, scene_size] in [0, 1].  Returns the `SceneDescription`.
+
+    Raises:
+      ConfigError: if the configuration's structures do not fit its sizes.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        seed: int = 0,
+        object_graph: RegionGraph | None = None,
+        background_graph: RegionGraph | None = None,
+        dtype: str = "float32",
+    ):
+        super().__init__(dtype=dtype, name="supair")
+        self.config = config
+        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(5) >> 2]
+        self.inference = InferenceNetwork(config, seeds[0], dtype=dtype, name="inference")
+        try:
+            object_graph = object_graph or _region_graph(config.object, config.patch_size, seeds[1])
+            self.object_spn = _spn(config.object, object_graph, seeds[2], dtype, "object_spn")
+            self.background_spn = None
+            if config.background is not None:
+                background_graph = background_graph or _region_graph(config.background, config.scene_size, seeds[3])
+                self.background_spn = _spn(config.background, background_graph, seeds[4], dtype, "background_spn")
+        except ValueError as error:
+            raise ConfigError(f"the SPN's structure does not fit: {error}") from error
+        self.built = True
+
+    def call(self, images) -> SceneDescription:
+        return self.inference(images)
+
+    def evaluate_elbo(self, images, noise) -> Evaluation:
+        """The bound with one reparameterised sample of z_where a scene.
+
+        Args:
+          images: [batch, scene_size, scene_size] in [0, 1].
+          noise: [batch, step, 4], standard normal; zeros put the boxes at q's mean.
+        """
+        config = self.config
+        description = self.inference(images)
+        z_where = description.where_loc + description.where_scale * noise
+        parts = take_apart(images, z_where, config.patch_size)
+        log_p_objects = self.log_p_objects(parts) * z_where[..., 0] * z_where[..., 1]  # equation 7
+        log_p_background = self.log_p_background(images, parts)
+        log_q_where = description.q_where.log_prob(z_where)
+
+        q_count, at_least = description.q_count, description.at_least
+        counts = tf.range(config.num_steps + 1, dtype=q_count.dtype)
+        log_p_count = config.count_log_weight - config.count_penalty * counts
+        penalty = math.log(config.overlap_rate) - config.overlap_rate * tf.transpose(parts.overlap)  # log Gamma(overlap; 1, rate)
+        count_entropy = -tf.reduce_sum(q_count * tf.math.log(q_count + 1e-37), axis=1)
+        elbo = Elbo(
+            objects=tf.reduce_sum(at_least * log_p_objects, axis=1),
+            background=tf.reduce_sum(q_count * log_p_background, axis=1),
+            count_prior=tf.reduce_sum(q_count * log_p_count, axis=1),
+            overlap=tf.reduce_sum(at_least * penalty, axis=1),
+            entropy=count_entropy - tf.reduce_sum(log_q_where, axis=1),
+        )
+        return Evaluation(elbo, description, z_where, parts, log_q_where, log_p_objects, log_p_background)
+
+    def log_p_objects(self, parts: SceneParts):
+        """log SPN_obj(patch | visible), [batch, step]."""
+        pixels = self.config.patch_size**2
+        log_p = self.object_spn.log_prob(
+            tf.reshape(parts.patches, [-1, pixels]), tf.reshape(parts.visible, [-1, pixels])
+        )
+        return tf.transpose(tf.reshape(log_p, [self.config.num_steps, -1]))
+
+    def log_p_background(self, images, parts: SceneParts):
+        """log p(background | n) for n = 0 .. N_max, [batch, step + 1]."""
+        maps = parts.background_maps
+        if self.background_spn is None:
+            scale = self.config.fixed_background_scale
+            log_density = -0.5 * tf.square(images / scale) - math.log(scale * math.sqrt(2 * math.pi))
+            return tf.einsum("nbrc,brc->bn", maps, log_density)
+        pixels = self.config.scene_size**2
+        repeated = tf.broadcast_to(images, tf.shape(maps))  # every n sees the same scene
+        log_p = self.background_spn.log_prob(tf.reshape(repeated, [-1, pixels]), tf.reshape(maps, [-1, pixels]))
+        return tf.transpose(tf.reshape(log_p, [self.config.num_steps + 1, -1]))
+
+    def reconstruct_objects(self, parts: SceneParts):
+        """The most probable explanation of every patch given what is visible of it, [step, batch, A, A]."""
+        size = self.config.patch_size
+        pixels = self.object_spn.reconstruct(
+            tf.reshape(parts.patches, [-1, size**2]), tf.reshape(parts.visible, [-1, size**2])
+        )
+        return tf.reshape(pixels, [self.config.num_steps, -1, size, size])

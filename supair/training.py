@@ -1,0 +1,420 @@
+"""Training: one compiled step, the loop around it, and runs that can be interrupted and resumed anywhere.
+
+A run directory holds `config.json` (everything that decides the run), `log.jsonl` (one line a measurement),
+`checkpoints/` and `tensorboard/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from supair import metrics
+from supair.config import ConfigError, TrainingConfig
+from supair.inference import SceneDescription
+from supair.model import Elbo, SuPAIR
+
+STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
+CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
+EVALUATION_BATCH = 250
+EVALUATION_SEED = 2**31 - 1  # noise of z_where on the test set, the same at every evaluation; no run's seed
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot start or go on."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+
+    def __init__(self, step: int, signum: int):
+        super().__init__(f"stopped at step {step}")
+        self.signum = signum
+
+
+def where_noise(seed, step, shape):
+    """Standard normal noise for z_where, decided by the run's seed and the training step alone."""
+    return tf.random.stateless_normal(shape, tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)]))
+
+
+def make_train_steps(model: SuPAIR, optimizer: keras.optimizers.Optimizer, seed: int, compiled: bool = True):
+    """The training step as a function (images [steps, batch, B, B], number) -> ELBO of each step [steps].
+
+    It makes the first `number` of the steps.  A loop inside one call keeps Python out of the way, and its memory
+    is allocated once for all of them.  The step counter is the optimizer's.
+    """
+
+    def train_step(images):
+        shape = [tf.shape(images)[0], model.config.num_steps, 4]
+        noise = where_noise(seed, optimizer.iterations, shape)
+        with tf.GradientTape() as tape:
+            elbo = tf.reduce_mean(model.evaluate_elbo(images, noise).elbo.total)
+            loss = -elbo
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return elbo
+
+    @tf.function(jit_compile=compiled, autograph=False)
+    def train_steps(images, number):
+        def body(step, elbos):
+            return step + 1, elbos.write(step, train_step(images[step]))
+
+        elbos = tf.TensorArray(tf.float32, size=images.shape[0], element_shape=[])
+        _, elbos = tf.while_loop(lambda step, _: step < number, body, [0, elbos])
+        return elbos.stack()
+
+    return train_steps
+
+
+def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(config.learning_rate, config.beta_1, config.beta_2, config.epsilon)
+
+
+class Evaluator:
+    """Measures a model on the test set.
+
+    Args:
+      model: the model.
+      scenes: has `read(start, stop)`, `counts`, `boxes` and a length.
+      compiled: whether to compile with XLA.
+    """
+
+    def __init__(self, model: SuPAIR, scenes, compiled: bool = True):
+        self.model, self.scenes = model, scenes
+
+        @tf.function(jit_compile=compiled, autograph=False)
+        def describe(images) -> SceneDescription:
+            return model(images)
+
+        @tf.function(jit_compile=compiled, autograph=False)
+        def evaluate(images, start) -> tuple[SceneDescription, Elbo]:
+            noise = where_noise(EVALUATION_SEED, start, [tf.shape(images)[0], model.config.num_steps, 4])
+            evaluation = model.evaluate_elbo(images, noise)
+            return evaluation.description, evaluation.elbo
+
+        self._describe, self._evaluate = describe, evaluate
+
+    def _batches(self):
+        for start in range(0, len(self.scenes), EVALUATION_BATCH):
+            images = self.scenes.read(start, min(start + EVALUATION_BATCH, len(self.scenes)))
+            size = len(images)
+            if size < EVALUATION_BATCH:  # the same shape for the last one, or it would be compiled again
+                images = np.pad(images, [(0, EVALUATION_BATCH - size), (0, 0), (0, 0)])
+            yield start, size, images
+
+    def accuracy(self) -> float:
+        """Count accuracy on the whole test set."""
+        counts = [self._describe(images).count[:size] for _, size, images in self._batches()]
+        return metrics.count_accuracy(self.scenes.counts, np.concatenate(counts))
+
+    def full(self) -> dict[str, Any]:
+        """Count accuracy and confusion, mean IoU of matched boxes, and the ELBO with its terms (means, nats)."""
+        counts, boxes, terms = [], [], []
+        for start, size, images in self._batches():
+            description, elbo = self._evaluate(images, tf.constant(start))
+            counts.append(description.count[:size])
+            boxes += metrics.present_boxes(description, self.model.config.patch_size)[:size]
+            terms.append(np.stack([term[:size] for term in elbo]))
+        counts, terms = np.concatenate(counts), np.concatenate(terms, axis=1).mean(axis=1, dtype=float)
+        true_boxes = [boxes_[:count] for boxes_, count in zip(self.scenes.boxes, self.scenes.counts)]
+        return {
+            "test_accuracy": metrics.count_accuracy(self.scenes.counts, counts),
+            "test_elbo": float(terms.sum()),
+            "test_elbo_terms": dict(zip(Elbo._fields, map(float, terms))),
+            "test_confusion": metrics.count_confusion(self.scenes.counts, counts, self.model.config.num_steps),
+            "test_mean_iou": metrics.mean_matched_iou(true_boxes, boxes),
+        }
+
+
+class Convergence(NamedTuple):
+    """A run has converged when the test ELBO, averaged over `window` epochs, has gained less than `gain` nats over
+    the `window` epochs before them; it ends after `max_epochs` all the same."""
+
+    window: int = 5
+    gain: float = 20.0
+    max_epochs: int = 100
+
+    def reached(self, elbos: list[float]) -> bool:
+        """Whether the test ELBOs at the ends of all epochs so far show convergence."""
+        if len(elbos) < 2 * self.window:
+            return False
+        now, before = np.mean(elbos[-self.window :]), np.mean(elbos[-2 * self.window : -self.window])
+        return bool(now - before < self.gain)
+
+
+@dataclass
+class Run:
+    """One training run in its directory.
+
+    Args:
+      directory: where it lives; a directory of another configuration is refused.
+      model: the model to train.
+      config: how to train it.
+      data: {"train": ..., "test": ...}, each with `images`, `counts`, `boxes`, `read(start, stop)` and a length.
+      identity: what else decides the run (data set, its seed ...), plain values for `config.json`.
+      compiled: whether to compile with XLA.
+
+    Raises:
+      TrainingError: if the directory holds another run or damaged files, is in use, or cannot be written to.
+      ConfigError: if the scenes do not fit the model or are fewer than a batch.
+    """
+
+    directory: Path
+    model: SuPAIR
+    config: TrainingConfig
+    data: dict[str, Any]
+    identity: dict[str, Any]
+    compiled: bool = True
+
+    def __post_init__(self):
+        self.directory = Path(self.directory)
+        self.steps_per_epoch = len(self.data["train"]) // self.config.batch_size
+        if not self.steps_per_epoch:
+            raise ConfigError(
+                f"expected at least a batch of {self.config.batch_size} training scenes, found {len(self.data['train'])}"
+            )
+        side = self.model.config.scene_size
+        for part, scenes in self.data.items():
+            if scenes.images.shape[1:] != (side, side):
+                raise ConfigError(f"expected {part} scenes of {side} x {side} pixels, found {scenes.images.shape[1:]}")
+        self._signal: int | None = None
+        self._saved_at = time.monotonic()
+        self._claim_directory()
+        self.optimizer = make_optimizer(self.config)
+        self.optimizer.build(self.model.trainable_variables)
+        # Training seconds so far, and the sum of the ELBOs since the last log line.
+        self._clock, self._elbo_sum = (tf.Variable(0.0, dtype=tf.float64, trainable=False) for _ in range(2))
+        self._train_steps = make_train_steps(self.model, self.optimizer, self.config.seed, self.compiled)
+        self.evaluator = Evaluator(self.model, self.data["test"], self.compiled)
+        self._restore()
+
+    @property
+    def step(self) -> int:
+        """Training steps made so far."""
+        return int(self.optimizer.iterations)
+
+    def epoch_lines(self) -> list[dict[str, Any]]:
+        """The log lines at the ends of epochs 1, 2, ..."""
+        return [line for line in read_log(self._log_path) if line["step"] % self.steps_per_epoch == 0]
+
+    def train(self, epochs: int, convergence: Convergence | None = None, description: str = "") -> None:
+        """Train until `epochs` epochs are done in all and, given a criterion, on until it is met.
+
+        Raises:
+          Interrupted: after SIGINT or SIGTERM, with the state saved.
+          TrainingError: if the ELBO is no longer finite; the last checkpoint is kept.
+        """
+        if self._finished(epochs, convergence):
+            return
+        side = self.model.config.scene_size
+        buffer = np.zeros([STEPS_PER_CALL, self.config.batch_size, side, side], np.float32)
+        self._train_steps(buffer, tf.constant(0))  # compiles and makes no step, so the clock counts training alone
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.signal(number, self._note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
+        last_epoch = convergence.max_epochs if convergence else epochs
+        bar = tqdm(
+            total=last_epoch * self.steps_per_epoch,
+            initial=self.step,
+            desc=description,
+            unit="step",
+            mininterval=1.0 if sys.stderr.isatty() else 60.0,
+            dynamic_ncols=True,
+        )
+        try:
+            with bar, writer.as_default():
+                while not self._finished(epochs, convergence):
+                    self._train_epoch(buffer, bar)
+        finally:
+            writer.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _finished(self, epochs: int, convergence: Convergence | None) -> bool:
+        done = self.step // self.steps_per_epoch
+        if done < epochs or convergence is None:
+            return done >= epochs
+        return done >= convergence.max_epochs or convergence.reached([line["test_elbo"] for line in self.epoch_lines()])
+
+    def _last_logged(self, step: int) -> int:
+        """The last step up to `step` that has a log line: multiples of `log_every`, and the ends of epochs."""
+        return max(step // self.config.log_every * self.config.log_every, step // self.steps_per_epoch * self.steps_per_epoch)
+
+    def _train_epoch(self, buffer: np.ndarray, bar: tqdm) -> None:
+        batch, log_every = self.config.batch_size, self.config.log_every
+        end = (self.step // self.steps_per_epoch + 1) * self.steps_per_epoch
+        while (step := self.step) < end:
+            number = min(STEPS_PER_CALL, end - step, log_every - step % log_every)
+            position = step % self.steps_per_epoch * batch
+            scenes = self.data["train"].read(position, position + number * batch)
+            buffer[:number] = scenes.reshape(number, *buffer.shape[1:])
+            start = time.perf_counter()
+            elbos = self._train_steps(buffer, tf.constant(number)).numpy()[:number]
+            self._clock.assign_add(time.perf_counter() - start)
+            if not np.all(np.isfinite(elbos)):
+                raise TrainingError(
+                    f"{self.directory}: the ELBO is not finite at step {step + int(np.argmin(np.isfinite(elbos))) + 1}; "
+                    "the last good checkpoint is kept. Try a lower learning rate or larger minimum variances"
+                )
+            for elbo in elbos:
+                self._elbo_sum.assign_add(elbo)
+            bar.update(number)
+            if (logged := self.step == self._last_logged(self.step)):
+                self._write_log(self._last_logged(step), bar)
+            if self._signal is not None or self.step == end or (
+                logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            ):
+                self._save()
+            if self._signal is not None:
+                raise Interrupted(self.step, self._signal)
+
+    def _write_log(self, previous: int, bar: tqdm) -> None:
+        step = self.step
+        measured = {"test_accuracy": self.evaluator.accuracy()} if step % self.steps_per_epoch else self.evaluator.full()
+        line = {
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
+            "train_seconds": float(self._clock),
+            "train_elbo": float(self._elbo_sum) / (step - previous),
+            **measured,
+        }
+        self._elbo_sum.assign(0.0)
+        append_line(self._log_path, line)
+        bar.set_postfix(elbo=f"{line['train_elbo']:.0f}", accuracy=f"{line['test_accuracy']:.1%}", refresh=False)
+        for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
+            if name in line:
+                tf.summary.scalar(name, line[name], step=step)
+
+    def _note_signal(self, signum, frame) -> None:
+        self._signal = signum
+
+    def _claim_directory(self) -> None:
+        """Refuse a directory of another configuration or in use by another process, or write this one's."""
+        config = {
+            "model": dataclasses.asdict(self.model.config),
+            "training": dataclasses.asdict(self.config),
+            **self.identity,
+        }
+        config = json.loads(json.dumps(config))
+        path = self.directory / "config.json"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.directory / "lock", "w")  # noqa: SIM115 (held as long as the run)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists():
+                different = difference(json.loads(path.read_text()), config)
+                if different:
+                    raise TrainingError(
+                        f"{path}: this directory holds another run ({different}); choose another directory or delete it"
+                    )
+            else:
+                write_whole(path, json.dumps(config, indent=2) + "\n")
+        except BlockingIOError:
+            raise TrainingError(f"{self.directory}: in use by another process") from None
+        except OSError as error:
+            raise TrainingError(f"{self.directory}: cannot be used ({error.strerror or error})") from None
+        except ValueError as error:
+            raise TrainingError(f"{path}: damaged ({error}); delete the directory to start again") from None
+
+    @property
+    def _log_path(self) -> Path:
+        return self.directory / "log.jsonl"
+
+    def _restore(self) -> None:
+        state = tf.train.Checkpoint(
+            weights=[variable.value for variable in self.model.variables],
+            optimizer=[variable.value for variable in self.optimizer.variables],
+            clock=self._clock,
+            elbo_sum=self._elbo_sum,
+        )
+        folder = self.directory / "checkpoints"
+        self._manager = tf.train.CheckpointManager(state, str(folder), max_to_keep=2)
+        try:
+            latest = self._manager.latest_checkpoint
+            if latest is None and any(folder.glob("*.index")):
+                raise TrainingError("no list of checkpoints")
+            if latest is not None:
+                state.restore(latest).assert_consumed()
+            lines = [line for line in read_log(self._log_path) if line["step"] <= self.step]
+            if self._last_logged(self.step) != (lines[-1]["step"] if lines else 0):
+                raise TrainingError(f"log.jsonl lacks lines up to step {self._last_logged(self.step)}")
+            write_whole(self._log_path, "".join(json.dumps(line) + "\n" for line in lines))
+        except (TrainingError, tf.errors.OpError, AssertionError, ValueError, TypeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise TrainingError(
+                f"{self.directory}: its checkpoint or log is damaged ({reason}); delete the directory to start again"
+            ) from None
+
+    def _save(self) -> None:
+        try:
+            self._manager.save(checkpoint_number=self.step)
+        except (tf.errors.OpError, OSError) as error:
+            raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({error})") from None
+        self._saved_at = time.monotonic()
+
+
+def difference(found: Any, expected: Any, name: str = "") -> str:
+    """Where two configurations differ first, in words; empty if they do not."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            if inner := difference(found.get(key), expected.get(key), f"{name}.{key}" if name else key):
+                return inner
+        return ""
+    return "" if found == expected else f"{name}: expected {expected}, found {found}"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last line cut off by a crash is left out.
+
+    Raises:
+      TrainingError: if any other line is not JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise TrainingError(f"{path}: damaged ({error})") from None
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one JSON line and make sure it is on the disk.
+
+    Raises:
+      TrainingError: if it cannot be written.
+    """
+    try:
+        with open(path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it, so that it is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
