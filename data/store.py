@@ -75,13 +75,26 @@ def make(dataset: str, seed: int, sizes: tuple[int, int] | None = None, mnist: P
     return parts
 
 
-def _checksum(arrays) -> str:
-    """SHA-256 of arrays or HDF5 data sets, read in pieces."""
+def _checksum(parts) -> str:
+    """SHA-256 of scenes in memory or in a file, read in pieces.
+
+    Raises:
+      DataError: if shapes or types are wrong, or grey levels are not within 0 .. white.
+    """
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.shape} {np.dtype(array.dtype).str}".encode())
-        for start in range(0, len(array), 4096):
-            digest.update(np.ascontiguousarray(array[start : start + 4096]))
+    for name, (images, counts, boxes, white) in parts.items():
+        scenes, *sides = images.shape
+        if len(sides) != 2 or sides[0] != sides[1] or images.dtype not in (np.uint8, np.float16):
+            raise DataError(f"expected {name} images [n, side, side] uint8 or float16, found {images.shape} {images.dtype}")
+        if counts.shape != (scenes,) or boxes.ndim != 3 or boxes.shape[::2] != (scenes, 4):
+            raise DataError(f"expected {name} counts [{scenes}] and boxes [{scenes}, objects, 4], found {counts.shape} {boxes.shape}")
+        for array in (images, counts, boxes):
+            digest.update(f"{name} {array.shape} {np.dtype(array.dtype).str} {white}".encode())
+            for start in range(0, scenes, 4096):
+                chunk = np.ascontiguousarray(array[start : start + 4096])
+                if array is images and not (chunk.min() >= 0 and chunk.max() <= white):  # false for nan too
+                    raise DataError(f"expected {name} grey levels in 0..{white}, found {chunk.min()}..{chunk.max()}")
+                digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -115,7 +128,12 @@ def replacing(path: Path):
 
 
 def write(path: Path, parts: dict[str, Scenes], arguments: dict) -> None:
-    """Write a data set file, whole or not at all."""
+    """Write a data set file, whole or not at all.
+
+    Raises:
+      DataError: if the scenes have wrong shapes, types or values, or the file cannot be written.
+    """
+    checksum = _checksum(parts)
     with replacing(path) as partial, h5py.File(partial, "w") as file:
         for name, scenes in parts.items():
             for field in ("images", "counts", "boxes"):
@@ -124,46 +142,46 @@ def write(path: Path, parts: dict[str, Scenes], arguments: dict) -> None:
         file.attrs["version"] = FORMAT_VERSION
         file.attrs["seed"] = arguments["seed"]
         file.attrs["arguments"] = json.dumps(arguments, sort_keys=True)
-        file.attrs["checksum"] = _checksum(array for scenes in parts.values() for array in scenes[:3])
+        file.attrs["checksum"] = checksum
 
 
 def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
-    """Open a data set file and check it: format, arguments (if given), shapes, types and checksum.
+    """Open a data set file and check it: format, arguments (if given), shapes, types, values and checksum.
 
     Raises:
       DataError: naming the file and what is wrong with it.
     """
-    fix = "delete it, and it will be made again"
     try:
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: not a readable HDF5 file, or a truncated one ({error}); {fix}") from None
+        raise DataError(f"{path}: {_reason(error)}; {_FIX}") from None
     try:
         if file.attrs.get("version") != FORMAT_VERSION:
-            raise DataError(f"{path}: expected format version {FORMAT_VERSION}, found {file.attrs.get('version')}; {fix}")
+            raise DataError(f"expected format version {FORMAT_VERSION}, found {file.attrs.get('version')}")
         if arguments is not None and json.loads(file.attrs["arguments"]) != json.loads(json.dumps(arguments)):
-            raise DataError(f"{path}: made with other arguments ({file.attrs['arguments']}); {fix}")
-        parts, arrays = {}, []
-        for name in ("train", "test"):
-            group = file[name]
-            images, counts, boxes = (group[field] for field in ("images", "counts", "boxes"))
-            if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype not in (np.uint8, np.float16):
-                raise DataError(f"{path}: expected {name}/images [n, side, side] of uint8 or float16; {fix}")
-            if not len(images) == len(counts) == len(boxes):
-                raise DataError(f"{path}: {name} has {len(images)} images, {len(counts)} counts, {len(boxes)} boxes; {fix}")
-            arrays += [images, counts, boxes]
-            parts[name] = SceneFile(images, counts[:].astype(np.int64), boxes[:], int(group.attrs["white"]))
-        if _checksum(arrays) != file.attrs["checksum"]:
-            raise DataError(f"{path}: its content does not match its checksum; {fix}")
-    except DataError:
+            raise DataError(f"made with other arguments, {file.attrs['arguments']}")
+        stored = {
+            name: Scenes(*(file[name][field] for field in ("images", "counts", "boxes")), int(file[name].attrs["white"]))
+            for name in ("train", "test")
+        }
+        if _checksum(stored) != file.attrs["checksum"]:
+            raise DataError("its content does not match its checksum")
+        return {
+            name: SceneFile(scenes.images, scenes.counts[:].astype(np.int64), scenes.boxes[:], scenes.white)
+            for name, scenes in stored.items()
+        }
+    except (DataError, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         file.close()
-        raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        file.close()
-        raise DataError(f"{path}: a damaged or foreign HDF5 file ({error}); {fix}") from None
-    return parts
+        raise DataError(f"{path}: {_reason(error)}; {_FIX}") from None
+
+
+_FIX = "delete it, and it will be made again"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DataError) else f"a damaged, truncated or foreign HDF5 file ({error})"
 
 
 def load(

@@ -88,8 +88,8 @@ def take_apart(images, z_where, patch_size: int) -> SceneParts:
 
     # The indicator I_i: how much the samples of box i together weigh on a pixel, at most 1.
     pixels = tf.range(size, dtype=z_where.dtype)
-    row_sum = tf.reduce_sum(hat(inside_rows[..., tf.newaxis] - pixels), axis=2)  # [step, batch, B]
-    column_sum = tf.reduce_sum(hat(inside_columns[..., tf.newaxis] - pixels), axis=2)
+    row_sum = tf.reduce_sum(hat(pixels - inside_rows[..., tf.newaxis]), axis=2)  # [step, batch, B]
+    column_sum = tf.reduce_sum(hat(pixels[:, tf.newaxis] - inside_columns[:, :, tf.newaxis]), axis=3)
     maps = [tf.ones_like(images)]
     for step in range(steps):
         # An outer product as `matmul`, so that the backward pass is one too.

@@ -157,7 +157,7 @@ class Convergence(NamedTuple):
 
 @dataclass
 class Run:
-    """One training run in its directory.
+    """One training run in its directory; use it in a `with` statement.
 
     Args:
       directory: where it lives; a directory of another configuration is refused.
@@ -200,6 +200,12 @@ class Run:
         self._train_steps = make_train_steps(self.model, self.optimizer, self.config.seed, self.compiled)
         self.evaluator = Evaluator(self.model, self.data["test"], self.compiled)
         self._restore()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._lock.close()
 
     @property
     def step(self) -> int:

@@ -1,0 +1,61 @@
+"""Make or inspect the data sets.
+
+    python -m data make multi_mnist sprites     make them, if they are not there (default: all four)
+    python -m data inspect FILE.h5 [...]        check files and say what is in them
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from data.scenes import MNIST_PATH, DataError
+from data.store import DATASETS, DEFAULT_DIRECTORY, load, path_of, read
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    maker = commands.add_parser("make", help="make data sets")
+    maker.add_argument("datasets", nargs="*", metavar="DATASET", help=f"out of {', '.join(DATASETS)} (default: all)")
+    maker.add_argument("--seed", type=int, default=0, help="decides the scenes (default: 0)")
+    maker.add_argument("--directory", type=Path, default=DEFAULT_DIRECTORY, metavar="DIR", help="default: data/generated/")
+    maker.add_argument("--mnist", type=Path, default=MNIST_PATH, metavar="FILE", help="the digits (default: data/mnist.npz)")
+    maker.add_argument("--sizes", type=int, nargs=2, metavar=("TRAIN", "TEST"), help="numbers of scenes (default: the paper's)")
+    inspector = commands.add_parser("inspect", help="check and describe data set files")
+    inspector.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "make":
+        for dataset in tqdm(arguments.datasets or DATASETS, unit="data set", disable=None):
+            start = time.perf_counter()
+            sizes = tuple(arguments.sizes) if arguments.sizes else None
+            load(dataset, arguments.seed, arguments.directory, sizes, arguments.mnist)
+            path = path_of(dataset, arguments.seed, arguments.directory, sizes)
+            tqdm.write(f"{path}: there and checked after {time.perf_counter() - start:.1f} s")
+    else:
+        for path in arguments.files:
+            _describe(path)
+    return 0
+
+
+def _describe(path: Path) -> None:
+    parts = read(path)
+    with h5py.File(path, "r") as file:
+        print(f"{path}: version {file.attrs['version']}, arguments {file.attrs['arguments']}, checksum correct")
+    for name, scenes in parts.items():
+        counts = ", ".join(f"{number} with {count}" for count, number in enumerate(np.bincount(scenes.counts)))
+        side = scenes.images.shape[1]
+        print(f"  {name}: {len(scenes)} scenes of {side} x {side} {scenes.images.dtype}, white {scenes.white}; {counts} objects")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except DataError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,42 @@
+"""What every script needs first: the repository on the path, quiet libraries, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_places(arguments: argparse.ArgumentParser) -> None:
+    """The options that say where files are."""
+    arguments.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where runs are kept (default: runs/)")
+    arguments.add_argument(
+        "--data", type=Path, default=ROOT / "data" / "generated", metavar="DIR",
+        help="where generated data sets are kept (default: data/generated/)",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--mnist", type=Path, default=ROOT / "data" / "mnist.npz", metavar="FILE", help="the MNIST digits (default: data/mnist.npz)"
+    )
+
+
+def exit_with(main: Callable[[], int]) -> None:
+    """Run a script's main function, and leave with its exit code or with one line about what went wrong."""
+    from data import DataError
+    from supair.config import ConfigError
+    from supair.training import TrainingError
+
+    try:
+        sys.exit(main())
+    except (ConfigError, DataError, TrainingError) as error:
+        sys.exit(f"error: {error}")

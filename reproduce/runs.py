@@ -1,0 +1,82 @@
+"""Run one experiment, or load what it has already done; and read results out of its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import data
+from reproduce.experiments import TITLES, Experiment
+from supair.config import TrainingConfig
+from supair.model import SuPAIR
+from supair.training import Convergence, Run
+
+CONVERGENCE = Convergence()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and how runs are made, the same for all experiments of a script."""
+
+    runs: Path
+    data: Path
+    mnist: Path
+    compiled: bool = True
+    data_seed: int = 0
+    sizes: tuple[int, int] | None = None  # numbers of training and test scenes, if not the paper's
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's state at the end of an epoch."""
+
+    seed: int
+    epoch: int
+    accuracy: float
+    elbo: float
+    train_seconds: float
+
+
+def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> list[dict[str, Any]]:
+    """Train up to `epochs` (and to convergence, given a criterion), as far as that is not done yet.
+
+    Returns:
+      the log lines at the ends of epochs 1, 2, ...
+
+    Raises:
+      DataError, TrainingError, Interrupted: see `data.load` and `supair.training.Run`.
+    """
+    scenes = data.load(experiment.dataset, settings.data_seed, settings.data, settings.sizes, settings.mnist)
+    training = Run(
+        directory=settings.runs / experiment.path,
+        model=SuPAIR(experiment.model_config(), experiment.seed),
+        config=TrainingConfig(seed=experiment.seed),
+        data=scenes,
+        identity={
+            "experiment": {"model": experiment.model, "dataset": experiment.dataset, "recipe": experiment.recipe},
+            "data": {"seed": settings.data_seed, "train": len(scenes["train"]), "test": len(scenes["test"])},
+        },
+        compiled=settings.compiled,
+    )
+    name = f"{TITLES[experiment.model]} {TITLES[experiment.dataset]} seed {experiment.seed}"
+    with training:
+        training.train(epochs, convergence, description=name)
+        return training.epoch_lines()
+
+
+def result_at(lines: list[dict[str, Any]], seed: int, epoch: int) -> Result | None:
+    """The result at the end of an epoch, or None if the run has not got there."""
+    if len(lines) < epoch:
+        return None
+    line = lines[epoch - 1]
+    return Result(seed, epoch, line["test_accuracy"], line["test_elbo"], line["train_seconds"])
+
+
+def converged_result(lines: list[dict[str, Any]], seed: int, least: int, convergence: Convergence = CONVERGENCE) -> Result | None:
+    """The result at the first epoch, `least` at the earliest, at which the run had converged; None if it has not yet."""
+    elbos = [line["test_elbo"] for line in lines]
+    for epoch in range(least, len(lines) + 1):
+        if convergence.reached(elbos[:epoch]) or epoch == convergence.max_epochs:
+            return result_at(lines, seed, epoch)
+    return None

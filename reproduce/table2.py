@@ -1,0 +1,195 @@
+"""Table 2: count accuracy and ELBO on the test set, published against measured.
+
+    python reproduce/table2.py --quick    a smoke run: one seed, two data sets, a few epochs; minutes
+    python reproduce/table2.py            as in the paper: 5 seeds, 4 data sets, 20 epochs, then on to convergence
+
+Can be interrupted at any moment (Ctrl-C) and started again: finished work is not repeated.  Every seed counts: means,
+standard deviations and medians are over all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import _setup
+from data import DATASETS, SIZES
+from reproduce.experiments import MODELS, RECIPES, TABLE_2, TITLES, Experiment
+from reproduce.runs import CONVERGENCE, Result, Settings, converged_result, result_at, run
+from supair.config import PAPER_EPOCHS, ConfigError, TrainingConfig
+from supair.hardware import describe_machine, matmul_gflops
+from supair.training import Interrupted, read_log, write_whole
+
+QUICK_EPOCHS = {"multi_mnist": 3, "sprites": 5}
+QUICK_SEED = 0
+SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
+STEP_GFLOP = 18.0  # a training step takes about as long as this much of a large matrix product (benchmark.py)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = _setup.parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of one seed on Multi-MNIST and Sprites, kept apart in RUNS/quick")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="seeds to run (default: 0 1 2 3 4)")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="train N epochs and stop there (default: 20, then on to convergence)"
+    )
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, help="data sets to run (default: all)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="models to run (default: all)")
+    parser.add_argument("--recipe", choices=RECIPES, default="paper", help="how to train (default: paper)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table to FILE")
+    parser.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower; for debugging)")
+    _setup.add_places(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.epochs is not None and arguments.epochs < 1:
+        parser.error(f"argument --epochs: expected at least 1, found {arguments.epochs}")
+    if arguments.seeds and (min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds)):
+        parser.error(f"argument --seeds: expected different numbers from 0, found {arguments.seeds}")
+    return arguments
+
+
+class Table:
+    """The experiments of one call of the script, and their results so far."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.quick = arguments.quick
+        datasets = arguments.datasets or (list(QUICK_EPOCHS) if self.quick else list(DATASETS))
+        seeds = arguments.seeds or ([QUICK_SEED] if self.quick else [0, 1, 2, 3, 4])
+        default_epochs = QUICK_EPOCHS if self.quick else {}
+        self.epochs = {d: arguments.epochs or default_epochs.get(d, max(QUICK_EPOCHS.values()) if self.quick else PAPER_EPOCHS) for d in datasets}
+        self.to_convergence = not self.quick and arguments.epochs is None
+        # Seed by seed, so that every data set has a first result early.
+        self.experiments = [
+            Experiment(model, dataset, arguments.recipe, seed)
+            for seed in seeds
+            for dataset in datasets
+            for model in arguments.models
+        ]
+        runs = arguments.runs / "quick" if self.quick else arguments.runs
+        self.settings = Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla)
+
+    def steps_per_epoch(self, dataset: str) -> int:
+        return SIZES[dataset][0] // TrainingConfig().batch_size
+
+    def lines(self, experiment: Experiment) -> list[dict]:
+        """The log lines at the ends of the epochs that an experiment has done."""
+        log = read_log(self.settings.runs / experiment.path / "log.jsonl")
+        return [line for line in log if "test_elbo" in line]
+
+    def announce(self) -> None:
+        """Say what will be run and how long that should take."""
+        steps = sum(
+            max(0, self.epochs[e.dataset] - len(self.lines(e))) * self.steps_per_epoch(e.dataset) for e in self.experiments
+        )
+        seconds = STEP_GFLOP / matmul_gflops() * steps * 1.2  # a fifth for measuring accuracies
+        kind = "Quick run (a smoke test, not the paper's protocol)" if self.quick else "Table 2"
+        plan = ", ".join(f"{TITLES[d]} {n} epochs" for d, n in self.epochs.items())
+        print(f"{kind}: {len(self.experiments)} runs in {self.settings.runs} ({plan}).")
+        print(f"{steps} training steps to go, about {_duration(seconds)} on {describe_machine()['summary']}.")
+        if self.to_convergence:
+            print("Then every run goes on until it has converged, which takes two to four times as long again.")
+        sys.stdout.flush()
+
+    def train(self) -> None:
+        for experiment in self.experiments:
+            run(experiment, self.settings, self.epochs[experiment.dataset])
+        if self.to_convergence:
+            for experiment in self.experiments:
+                run(experiment, self.settings, self.epochs[experiment.dataset], CONVERGENCE)
+
+    def rows(self) -> list[dict]:
+        """One row for each model, data set and budget that has results."""
+        rows = []
+        groups: dict[tuple[str, str, str], list[Experiment]] = {}
+        for experiment in self.experiments:
+            groups.setdefault((experiment.dataset, experiment.model, experiment.recipe), []).append(experiment)
+        for (dataset, model, recipe), experiments in groups.items():
+            epochs = self.epochs[dataset]
+            budgets = {"quick" if self.quick else f"{epochs} epochs": lambda e: result_at(self.lines(e), e.seed, epochs)}  # noqa: B023
+            if self.to_convergence:
+                budgets["converged"] = lambda e: converged_result(self.lines(e), e.seed, epochs)  # noqa: B023
+            for budget, result_of in budgets.items():
+                results = [result for experiment in experiments if (result := result_of(experiment))]
+                if results:
+                    rows.append(_row(model, dataset, recipe, budget, results))
+        return rows
+
+    def print(self, rows: list[dict]) -> None:
+        print("\nTable 2" + (" (quick run: too short to compare ELBOs)" if self.quick else ""))
+        header = f"{'':<12}{'budget':<12}{'count accuracy':<31}{'ELBO, nats':<28}{'epochs':>7}{'train s':>9}{'succeeded':>11}"
+        print(f"{header}\n{'':<24}{'published':<11}{'measured':<20}{'published':<11}{'measured'}")
+        for row in rows:
+            published = TABLE_2[row["model"], row["dataset"]]
+            good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"])
+            print(
+                f"{TITLES[row['dataset']]:<12}{row['budget']:<12}{published.accuracy:<11.1%}"
+                f"{_spread([100 * a for a in row['accuracy']], 1) + ' %':<20}{published.elbo:<11.0f}"
+                f"{_spread(row['elbo'], 0):<17}{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}"
+                f"{f'{good} of ' + str(len(row['seeds'])):>11}"
+            )
+            for seed, accuracy, elbo, seconds in zip(row["seeds"], row["accuracy"], row["elbo"], row["train_seconds"]):
+                print(f"{'':<12}{f'seed {seed}':<23}{accuracy:<31.1%}{elbo:<24.0f}{seconds:>9.0f}")
+            if len(row["seeds"]) > 1:
+                print(f"{'':<12}{'median':<23}{statistics.median(row['accuracy']):<31.1%}{statistics.median(row['elbo']):.0f}")
+        print(f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy.")
+        if self.to_convergence:
+            print(
+                f"Converged: the test ELBO's mean over {CONVERGENCE.window} epochs is less than {CONVERGENCE.gain:.0f} nats above "
+                f"that over the {CONVERGENCE.window} before (at most {CONVERGENCE.max_epochs} epochs; the largest number is shown)."
+            )
+        missing = len(self.experiments) - sum(result_at(self.lines(e), e.seed, self.epochs[e.dataset]) is not None for e in self.experiments)
+        if missing:
+            print(f"{missing} of {len(self.experiments)} runs have not got there yet; the same command goes on with them.")
+
+
+def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Result]) -> dict:
+    return {
+        "model": model,
+        "dataset": dataset,
+        "budget": budget,
+        "recipe": recipe,
+        "seeds": [result.seed for result in results],
+        "accuracy": [result.accuracy for result in results],
+        "elbo": [result.elbo for result in results],
+        "epochs": max(result.epoch for result in results),
+        "epochs_by_seed": [result.epoch for result in results],
+        "train_seconds": [result.train_seconds for result in results],
+    }
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    table = Table(arguments)
+    if arguments.json and not arguments.json.parent.is_dir():
+        raise ConfigError(f"--json {arguments.json}: no such folder {arguments.json.parent}")
+    table.announce()
+    code = 0
+    try:
+        table.train()
+    except Interrupted as interrupt:
+        print(f"\nInterrupted; {interrupt}, which is saved.", file=sys.stderr)
+        code = 128 + interrupt.signum
+    rows = table.rows()
+    table.print(rows)
+    if arguments.json:
+        try:
+            write_whole(arguments.json, json.dumps({"rows": rows}, indent=2) + "\n")
+        except OSError as error:
+            raise ConfigError(f"--json {arguments.json}: cannot be written ({error.strerror})") from None
+    return code
+
+
+if __name__ == "__main__":
+    _setup.exit_with(main)
