@@ -23,7 +23,7 @@ from supair.config import PAPER_EPOCHS, ConfigError, TrainingConfig
 from supair.hardware import describe_machine, matmul_gflops
 from supair.training import Interrupted, read_log, write_whole
 
-QUICK_EPOCHS = {"multi_mnist": 3, "sprites": 5}
+QUICK_EPOCHS = {"multi_mnist": 2, "sprites": 3}
 QUICK_SEED = 0
 SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
 STEP_GFLOP = 18.0  # a training step takes about as long as this much of a large matrix product (benchmark.py)

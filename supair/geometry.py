@@ -38,8 +38,8 @@ def hat_slope(offsets):
 def crop(images, rows, columns):
     """Bilinear samples of images at the grid of `rows` and `columns`, zero beyond the outermost pixels.
 
-    By hand because a slice of the backward pass that TensorFlow derives multiplies small transposed matrices, which
-    takes three times as long on a CPU as this: the derivative by a point is a crop with the hat's slope.
+    The gradient is written by hand (the derivative by a point is a crop with the hat's slope), because most of the
+    one that TensorFlow derives is products of small transposed matrices, which take three times as long on a CPU.
 
     Args:
       images: [..., B, B].
@@ -54,16 +54,12 @@ def crop(images, rows, columns):
     cut_rows = tf.matmul(hat(row_offsets), images)
 
     def grad(upstream):
-        by_row = tf.matmul(tf.matmul(hat_slope(row_offsets), images), hat(column_offsets))
-        by_column = tf.matmul(cut_rows, hat_slope(column_offsets))
-        # The hats once more, transposed from the start: [..., B, A] and [..., A, B].
-        spread_columns = tf.matmul(upstream, hat(pixels - columns[..., :, tf.newaxis]))
-        by_image = tf.matmul(hat(pixels[:, tf.newaxis] - rows[..., tf.newaxis, :]), spread_columns)
-        return (
-            by_image,
-            tf.reduce_sum(upstream * by_row, axis=-1),
-            tf.reduce_sum(upstream * by_column, axis=-2),
-        )
+        # The hats once more, transposed from the start: [..., A, B] for the columns, [..., B, A] for the rows.
+        spread = tf.matmul(upstream, hat(pixels - columns[..., :, tf.newaxis]))
+        by_image = tf.matmul(hat(pixels[:, tf.newaxis] - rows[..., tf.newaxis, :]), spread)
+        by_row = tf.reduce_sum(spread * tf.matmul(hat_slope(row_offsets), images), axis=-1)
+        by_column = tf.reduce_sum(upstream * tf.matmul(cut_rows, hat_slope(column_offsets)), axis=-2)
+        return by_image, by_row, by_column
 
     return tf.matmul(cut_rows, hat(column_offsets)), grad
 

@@ -46,21 +46,25 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-def where_noise(seed, step, shape):
-    """Standard normal noise for z_where, decided by the run's seed and the training step alone."""
-    return tf.random.stateless_normal(shape, tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)]))
+def where_noise(seed: int, step: int, scenes: int, num_steps: int) -> np.ndarray:
+    """Standard normal noise for z_where [scenes, num_steps, 4], decided by seed and training step alone.
+
+    From NumPy, because TensorFlow's own depends on the device and on whether it is compiled.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
+    return generator.standard_normal([scenes, num_steps, 4], dtype=np.float32)
 
 
-def make_train_steps(model: SuPAIR, optimizer: keras.optimizers.Optimizer, seed: int, compiled: bool = True):
-    """The training step as a function (images [steps, batch, B, B], number) -> ELBO of each step [steps].
+def make_train_steps(model: SuPAIR, optimizer: keras.optimizers.Optimizer, compiled: bool = True):
+    """The training step, several times in one call.
 
-    It makes the first `number` of the steps.  A loop inside one call keeps Python out of the way, and its memory
-    is allocated once for all of them.  The step counter is the optimizer's.
+    Returns:
+      a function (images [steps, batch, B, B], noise [steps, batch, N_max, 4], number) -> mean ELBO of each step
+      [steps], which makes the first `number` of the steps.  A loop inside one call keeps Python out of the way, and
+      its memory is allocated once for all of them.  The optimizer counts the steps.
     """
 
-    def train_step(images):
-        shape = [tf.shape(images)[0], model.config.num_steps, 4]
-        noise = where_noise(seed, optimizer.iterations, shape)
+    def train_step(images, noise):
         with tf.GradientTape() as tape:
             elbo = tf.reduce_mean(model.evaluate_elbo(images, noise).elbo.total)
             loss = -elbo
@@ -68,9 +72,9 @@ def make_train_steps(model: SuPAIR, optimizer: keras.optimizers.Optimizer, seed:
         return elbo
 
     @tf.function(jit_compile=compiled, autograph=False)
-    def train_steps(images, number):
+    def train_steps(images, noise, number):
         def body(step, elbos):
-            return step + 1, elbos.write(step, train_step(images[step]))
+            return step + 1, elbos.write(step, train_step(images[step], noise[step]))
 
         elbos = tf.TensorArray(tf.float32, size=images.shape[0], element_shape=[])
         _, elbos = tf.while_loop(lambda step, _: step < number, body, [0, elbos])
@@ -100,8 +104,7 @@ class Evaluator:
             return model(images)
 
         @tf.function(jit_compile=compiled, autograph=False)
-        def evaluate(images, start) -> tuple[SceneDescription, Elbo]:
-            noise = where_noise(EVALUATION_SEED, start, [tf.shape(images)[0], model.config.num_steps, 4])
+        def evaluate(images, noise) -> tuple[SceneDescription, Elbo]:
             evaluation = model.evaluate_elbo(images, noise)
             return evaluation.description, evaluation.elbo
 
@@ -124,7 +127,8 @@ class Evaluator:
         """Count accuracy and confusion, mean IoU of matched boxes, and the ELBO with its terms (means, nats)."""
         counts, boxes, terms = [], [], []
         for start, size, images in self._batches():
-            description, elbo = self._evaluate(images, tf.constant(start))
+            noise = where_noise(EVALUATION_SEED, start, EVALUATION_BATCH, self.model.config.num_steps)
+            description, elbo = self._evaluate(images, noise)
             counts.append(description.count[:size])
             boxes += metrics.present_boxes(description, self.model.config.patch_size)[:size]
             terms.append(np.stack([term[:size] for term in elbo]))
@@ -197,7 +201,7 @@ class Run:
         self.optimizer.build(self.model.trainable_variables)
         # Training seconds so far, and the sum of the ELBOs since the last log line.
         self._clock, self._elbo_sum = (tf.Variable(0.0, dtype=tf.float64, trainable=False) for _ in range(2))
-        self._train_steps = make_train_steps(self.model, self.optimizer, self.config.seed, self.compiled)
+        self._train_steps = make_train_steps(self.model, self.optimizer, self.compiled)
         self.evaluator = Evaluator(self.model, self.data["test"], self.compiled)
         self._restore()
 
@@ -227,7 +231,8 @@ class Run:
             return
         side = self.model.config.scene_size
         buffer = np.zeros([STEPS_PER_CALL, self.config.batch_size, side, side], np.float32)
-        self._train_steps(buffer, tf.constant(0))  # compiles and makes no step, so the clock counts training alone
+        noise = np.zeros([*buffer.shape[:2], self.model.config.num_steps, 4], np.float32)
+        self._train_steps(buffer, noise, tf.constant(0))  # compiles and makes no step, so the clock counts training alone
         handlers = {}
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.signal(number, self._note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -244,7 +249,7 @@ class Run:
         try:
             with bar, writer.as_default():
                 while not self._finished(epochs, convergence):
-                    self._train_epoch(buffer, bar)
+                    self._train_epoch(buffer, noise, bar)
         finally:
             writer.close()
             for number, handler in handlers.items():
@@ -260,7 +265,7 @@ class Run:
         """The last step up to `step` that has a log line: multiples of `log_every`, and the ends of epochs."""
         return max(step // self.config.log_every * self.config.log_every, step // self.steps_per_epoch * self.steps_per_epoch)
 
-    def _train_epoch(self, buffer: np.ndarray, bar: tqdm) -> None:
+    def _train_epoch(self, buffer: np.ndarray, noise: np.ndarray, bar: tqdm) -> None:
         batch, log_every = self.config.batch_size, self.config.log_every
         end = (self.step // self.steps_per_epoch + 1) * self.steps_per_epoch
         while (step := self.step) < end:
@@ -268,8 +273,10 @@ class Run:
             position = step % self.steps_per_epoch * batch
             scenes = self.data["train"].read(position, position + number * batch)
             buffer[:number] = scenes.reshape(number, *buffer.shape[1:])
+            for index in range(number):
+                noise[index] = where_noise(self.config.seed, step + index, batch, noise.shape[2])
             start = time.perf_counter()
-            elbos = self._train_steps(buffer, tf.constant(number)).numpy()[:number]
+            elbos = self._train_steps(buffer, noise, tf.constant(number)).numpy()[:number]
             self._clock.assign_add(time.perf_counter() - start)
             if not np.all(np.isfinite(elbos)):
                 raise TrainingError(
@@ -359,7 +366,7 @@ class Run:
             if self._last_logged(self.step) != (lines[-1]["step"] if lines else 0):
                 raise TrainingError(f"log.jsonl lacks lines up to step {self._last_logged(self.step)}")
             write_whole(self._log_path, "".join(json.dumps(line) + "\n" for line in lines))
-        except (TrainingError, tf.errors.OpError, AssertionError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
             reason = str(error).strip().splitlines()[0][:200]
             raise TrainingError(
                 f"{self.directory}: its checkpoint or log is damaged ({reason}); delete the directory to start again"

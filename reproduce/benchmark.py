@@ -1,0 +1,156 @@
+"""How long a training step takes, next to how fast this machine multiplies matrices.
+
+    python reproduce/benchmark.py                 everything; about 10 minutes on two cores
+    python reproduce/benchmark.py --no-growth     the step alone; about a minute
+
+Prints the median time of a training step at the paper's sizes (batch 256), the time to compile it, peak memory with
+the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and the
+step's share of it; then how the step grows with batch, scene side and number of steps.  Every case runs in a process
+of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from math import prod
+from pathlib import Path
+
+import _setup
+from tqdm import tqdm
+
+GROWTH = {"batch": (32, 64, 128, 256, 512, 1024), "side": (50, 100, 150), "steps": (1, 2, 3, 4, 6, 8)}
+PAPER = {"batch": 256, "side": 50, "steps": 3}
+
+
+def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
+    """Time one case in this process: {"batch", "side", "steps"}."""
+    import numpy as np
+    import tensorflow as tf
+
+    import data as scenes
+    from supair import SuPAIR, TrainingConfig, paper_model
+    from supair.hardware import matmul_gflops
+    from supair.training import EVALUATION_BATCH, STEPS_PER_CALL, Evaluator, make_optimizer, make_train_steps, where_noise
+
+    batch, side, steps = (case[name] for name in ("batch", "side", "steps"))
+    model = SuPAIR(dataclasses.replace(paper_model("multi_mnist"), scene_size=side, num_steps=steps))
+    optimizer = make_optimizer(TrainingConfig(batch_size=batch))
+    optimizer.build(model.trainable_variables)
+    train_steps = make_train_steps(model, optimizer)
+    scene_file = scenes.load("multi_mnist", 0, data, mnist=mnist)
+    # Larger scenes are the paper's on a larger canvas.
+    images = np.zeros([STEPS_PER_CALL, batch, side, side], np.float32)
+    images[..., :50, :50] = scene_file["train"].read(0, STEPS_PER_CALL * batch).reshape(STEPS_PER_CALL, batch, 50, 50)
+    noise = np.stack([where_noise(0, step, batch, steps) for step in range(STEPS_PER_CALL)])
+    start = time.perf_counter()
+    train_steps(images, noise, tf.constant(0))
+    result = {**case, "compile_s": time.perf_counter() - start}
+    train_steps(images, noise, tf.constant(STEPS_PER_CALL)).numpy()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        train_steps(images, noise, tf.constant(STEPS_PER_CALL)).numpy()
+        times.append((time.perf_counter() - start) / STEPS_PER_CALL)
+    step_s = statistics.median(times)
+    if case == PAPER:
+        evaluator = Evaluator(model, scene_file["test"])
+        evaluator.accuracy()
+        start = time.perf_counter()
+        evaluator.accuracy()
+        result["inference_scenes_per_s"] = len(scene_file["test"]) / (time.perf_counter() - start)
+        result["inference_batch"] = EVALUATION_BATCH
+    result |= {
+        "step_ms": 1e3 * step_s,
+        "step_ms_fastest": 1e3 * min(times),
+        "scenes_per_s": batch / step_s,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "matmul_gflops": matmul_gflops(),
+    }
+    if case == PAPER:
+        hlo = train_steps.experimental_get_compiler_ir(images, noise, tf.constant(0))(stage="hlo")
+        result["step_gflop"] = matmul_flop(hlo) / 1e9
+        result["share_of_matmul_rate"] = result["step_gflop"] / step_s / result["matmul_gflops"]
+    return result
+
+
+def matmul_flop(hlo: str) -> int:
+    """Floating point operations in all matrix products of a module in HLO text; a loop's body counts once."""
+    shapes = {
+        name: [int(size) for size in sizes.split(",") if size]
+        for name, sizes in re.findall(r"%?([\w.\-]+) = \w+\[([\d,]*)\]", hlo)
+    }
+    total = 0
+    for output, left, contracted in re.findall(
+        r"= \w+\[([\d,]*)\]\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),.*?lhs_contracting_dims=\{([\d,]*)\}", hlo
+    ):
+        inner = prod(shapes[left][int(axis)] for axis in contracted.split(",") if axis)
+        total += 2 * inner * prod(int(size) for size in output.split(",") if size)
+    return total
+
+
+def in_own_process(case: dict, arguments: argparse.Namespace) -> dict:
+    command = [sys.executable, __file__, "--case", json.dumps(case), "--seconds", str(arguments.seconds)]
+    command += ["--data", str(arguments.data), "--mnist", str(arguments.mnist)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        sys.stderr.write(result.stderr)
+        raise SystemExit(f"error: the case {case} failed with exit code {result.returncode}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = _setup.parser(__doc__)
+    parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes")
+    parser.add_argument("--seconds", type=float, default=15, metavar="S", help="how long to time each case (default: 15)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    _setup.add_places(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    if arguments.case:
+        print(json.dumps(measure(arguments.case, arguments.seconds, arguments.data, arguments.mnist)))
+        return 0
+    import data as scenes
+    from supair.hardware import describe_machine
+    from supair.training import write_whole
+
+    scenes.load("multi_mnist", 0, arguments.data, mnist=arguments.mnist)  # made here, so that no case's memory counts it
+    machine = describe_machine()
+    print(", ".join(f"{name} {value}" for name, value in machine.items() if name != "summary"))
+    paper = in_own_process(PAPER, arguments)
+    print(f"SuPAIR, Multi-MNIST, batch {PAPER['batch']}, {PAPER['steps']} steps, scenes of {PAPER['side']} x {PAPER['side']}:")
+    print(f"  training step          {paper['step_ms']:8.1f} ms median, {paper['step_ms_fastest']:.1f} ms fastest")
+    print(f"  training               {paper['scenes_per_s']:8.0f} scenes/s")
+    print(f"  inference              {paper['inference_scenes_per_s']:8.0f} scenes/s")
+    print(f"  first call (compiling) {paper['compile_s']:8.1f} s")
+    print(f"  peak memory            {paper['peak_rss_mb']:8.0f} MB, with the data set")
+    print(f"  matrix products        {paper['matmul_gflops']:8.0f} GFLOP/s (1024 x 1024, float32)")
+    print(f"  products in a step     {paper['step_gflop']:8.1f} GFLOP, {paper['share_of_matmul_rate']:.0%} of that rate")
+    growth = {}
+    if arguments.growth:
+        cases = [(name, {**PAPER, name: value}) for name, values in GROWTH.items() for value in values]
+        for name, case in tqdm(cases, desc="growth", unit="case"):
+            growth.setdefault(name, []).append(in_own_process(case, arguments))
+        for name, results in growth.items():
+            print(f"\n{name:>8}{'ms/step':>10}{'scenes/s':>10}{'peak MB':>9}")
+            for result in results:
+                print(f"{result[name]:>8}{result['step_ms']:>10.1f}{result['scenes_per_s']:>10.0f}{result['peak_rss_mb']:>9.0f}")
+    if arguments.json:
+        figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "growth": growth}
+        write_whole(arguments.json, json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    _setup.exit_with(main)

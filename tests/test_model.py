@@ -1,0 +1,171 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, background_spn, object_spn, paper_model
+
+
+def evaluate(model: SuPAIR, batch: int = 8):
+    images = tiny.scenes(batch).read(0, batch)
+    noise = np.random.default_rng(0).normal(size=[batch, model.config.num_steps, 4]).astype("float32")
+    return model.evaluate_elbo(images, noise)
+
+
+def test_parameter_counts_of_the_paper():
+    model = SuPAIR(ModelConfig())
+    parts = (model.inference, model.object_spn, model.background_spn, model)
+    assert [part.count_params() for part in parts] == [2_836_477, 286_560, 90_108, 3_213_145]
+
+
+@pytest.mark.parametrize("background", [tiny.MODEL.background, None], ids=["background", "fixed"])
+def test_every_weight_receives_a_gradient(background):
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, background=background), seed=1)
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(evaluate(model).elbo.total)
+    for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
+        assert gradient is not None, f"{variable.path} receives no gradient"
+        assert np.all(np.isfinite(gradient)), f"the gradient of {variable.path} is not finite"
+        assert np.any(np.asarray(gradient) != 0), f"the gradient of {variable.path} is zero"
+    expected = sum(part.count_params() for part in (model.inference, model.object_spn, model.background_spn) if part)
+    assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == expected
+
+
+def test_terms_sum_to_the_written_out_bound():
+    """Equation 9 as `supair.md`'s sum over n, against the terms that are summed over i."""
+    model = SuPAIR(tiny.MODEL, seed=1)
+    evaluation = evaluate(model)
+    config = model.config
+    z_pres = np.asarray(evaluation.description.z_pres, np.float64)
+    overlap = np.asarray(evaluation.parts.overlap, np.float64).T
+    expected = -np.sum(evaluation.log_q_where, axis=1, dtype=np.float64)
+    for n in range(config.num_steps + 1):
+        q = np.prod(z_pres[:, :n], axis=1) * (1 - z_pres[:, n] if n < config.num_steps else 1)
+        objects = np.asarray(evaluation.log_p_objects)[:, :n] + math.log(120) - 120 * overlap[:, :n]
+        log_joint = objects.sum(axis=1) + np.asarray(evaluation.log_p_background)[:, n] + math.log(0.7) - 0.7 * n
+        expected += q * (log_joint - np.log(q))
+    np.testing.assert_allclose(evaluation.elbo.total, expected, rtol=1e-5)
+    assert evaluation.elbo._fields == ("objects", "background", "count_prior", "overlap", "entropy")
+
+
+def test_q_count_is_stick_breaking_and_count_rounds():
+    from supair.inference import SceneDescription
+
+    description = SceneDescription(tf.constant([[0.9, 0.2, 0.6], [0.1, 0.7, 0.8]]), None, None)
+    np.testing.assert_allclose(description.q_count, [[0.1, 0.72, 0.072, 0.108], [0.9, 0.03, 0.014, 0.056]], rtol=1e-5)
+    np.testing.assert_allclose(description.at_least[0], [0.9, 0.18, 0.108], rtol=1e-5)
+    assert description.count.numpy().tolist() == [2, 2]
+
+
+def test_q_where_is_a_diagonal_normal():
+    model = SuPAIR(tiny.MODEL, seed=1)
+    evaluation = evaluate(model)
+    loc, scale = (np.asarray(part, np.float64) for part in evaluation.description[1:])
+    log_q = -0.5 * ((np.asarray(evaluation.z_where) - loc) / scale) ** 2 - np.log(scale) - 0.5 * math.log(2 * math.pi)
+    np.testing.assert_allclose(evaluation.log_q_where, log_q.sum(axis=-1), rtol=1e-4)
+    assert np.all(scale <= 0.3) and np.all(loc[..., 2:] <= 0.9 * 12)
+
+
+def test_fixed_background_by_hand():
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, background=None), seed=1)
+    evaluation = evaluate(model)
+    images = tiny.scenes(8).read(0, 8).astype(np.float64)
+    log_density = -0.5 * (images / 0.35) ** 2 - math.log(0.35) - 0.5 * math.log(2 * math.pi)
+    expected = np.einsum("nbrc,brc->bn", np.asarray(evaluation.parts.background_maps, np.float64), log_density)
+    np.testing.assert_allclose(evaluation.log_p_background, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("structure", ["random", "poon_domingos"])
+def test_eager_equals_compiled(structure):
+    """ELBO and gradients, to rounding."""
+    config = dataclasses.replace(
+        tiny.MODEL,
+        object=object_spn(structure=structure, step=2, num_components=3, num_sums=2),
+        background=background_spn(structure=structure, step=5, num_components=2),
+    )
+    model = SuPAIR(config, seed=1)
+
+    def elbo_and_gradients():
+        with tf.GradientTape() as tape:
+            elbo = tf.reduce_mean(evaluate(model).elbo.total)
+        return elbo, tape.gradient(elbo, model.trainable_variables)
+
+    eager_elbo, eager = elbo_and_gradients()
+    compiled_elbo, compiled = tf.function(elbo_and_gradients, jit_compile=True)()
+    assert float(compiled_elbo) == pytest.approx(float(eager_elbo), rel=1e-5)
+    for variable, a, b in zip(model.trainable_variables, eager, compiled):
+        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a), variable.path
+
+
+def test_seed_decides_the_model():
+    first, same, other = (SuPAIR(tiny.MODEL, seed) for seed in (1, 1, 2))
+    assert float(tf.reduce_mean(evaluate(first).elbo.total)) == float(tf.reduce_mean(evaluate(same).elbo.total))
+    assert float(tf.reduce_mean(evaluate(first).elbo.total)) != float(tf.reduce_mean(evaluate(other).elbo.total))
+    graphs = [model.object_spn.graph.regions for model in (first, other)]
+    assert any(not np.array_equal(a, b) for a, b in zip(*graphs))
+
+
+def test_initial_weights_follow_the_paper():
+    model = SuPAIR(ModelConfig(), seed=0)
+    limit = math.sqrt(6 / (2500 + 256 + 1024))
+    for kernel in (model.inference.kernel, model.inference.recurrent_kernel):
+        values = np.asarray(kernel)
+        assert np.abs(values).max() <= limit and values.std() == pytest.approx(limit / math.sqrt(3), rel=0.01)
+    assert not np.any(np.asarray(model.inference.bias))
+    assert np.all(np.asarray(model.inference.output_layer.bias) == np.float32(0.1))
+    # Cut off at two standard deviations, a normal's standard deviation shrinks to 0.88 of what it was.
+    for weight, stddev in ((model.object_spn.leaf_layer.mean, 0.1), (model.object_spn.sum_layers[0].weight_logits[0], 0.5)):
+        values = np.asarray(weight)
+        assert np.abs(values).max() <= 2 * stddev and values.std() == pytest.approx(0.88 * stddev, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"patch_size": 60}, "patch_size at most scene_size 50.*found 60"),
+        ({"num_steps": 0}, "num_steps to be an integer of at least 1, found 0"),
+        ({"num_steps": 2.5}, "num_steps to be an integer"),
+        ({"scale_min": 0.95}, "0 < scale_min <= scale_max, found .0.95, 0.9"),
+        ({"overlap_rate": float("nan")}, "overlap_rate above 0, found nan"),
+        ({"position_max": 1.5}, "position_max of at most 1"),
+        ({"scene_size": 0}, "scene_size to be an integer of at least 1, found 0"),
+    ],
+)
+def test_impossible_models_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig(**change)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: SpnConfig(0.3, 0.1), "0 < variance_min < variance_max, found 0.3 and 0.1"),
+        (lambda: object_spn(structure="tree"), "structure random or poon_domingos, found tree"),
+        (lambda: background_spn(depth=0), "depth to be an integer of at least 1, found 0"),
+        (lambda: TrainingConfig(batch_size=0), "batch_size to be an integer of at least 1, found 0"),
+        (lambda: TrainingConfig(learning_rate=-1.0), "learning_rate above 0"),
+        (lambda: TrainingConfig(seed=2**31), "seed below"),
+        (lambda: paper_model("mnist"), "a data set out of multi_mnist, sprites"),
+        (lambda: SuPAIR(ModelConfig(patch_size=2, object=object_spn(depth=3))), "structure does not fit.*at least 8 variables"),
+    ],
+)
+def test_other_impossible_configurations_are_refused(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+def test_variance_bounds_of_the_four_data_sets():
+    bounds = {
+        name: (config.object.variance_min, config.object.variance_max, config.background.variance_min, config.background.variance_max)
+        for name in ("multi_mnist", "sprites", "noisy_mnist", "grid_mnist")
+        if (config := paper_model(name))
+    }
+    assert bounds == {
+        "multi_mnist": (0.12, 0.35, 0.002, 0.12),
+        "sprites": (0.12, 0.35, 0.002, 0.16),
+        "noisy_mnist": (0.25, 0.35, 0.002, 0.06),
+        "grid_mnist": (0.12, 0.35, 0.002, 0.12),
+    }

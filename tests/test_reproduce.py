@@ -1,0 +1,141 @@
+"""The scripts: what they print, write and refuse, with data sets and models cut down to size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "reproduce"))
+
+import table1  # noqa: E402
+import table2  # noqa: E402
+
+import data  # noqa: E402
+from reproduce.experiments import TABLE_1, TABLE_2, Experiment  # noqa: E402
+from reproduce.runs import Result, converged_result, result_at  # noqa: E402
+from supair import Convergence, paper_model  # noqa: E402
+
+
+def script(name: str, *arguments):
+    return subprocess.run([sys.executable, ROOT / "reproduce" / name, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["table1.py", "table2.py", "benchmark.py"])
+def test_scripts_explain_themselves(name):
+    result = script(name, "--help")
+    assert result.returncode == 0 and f"python reproduce/{name}" in result.stdout
+
+
+def test_published_numbers():
+    assert TABLE_2["supair", "noisy_mnist"] == (0.938, 1047)
+    assert {key: row.accuracy for key, row in TABLE_2.items()} == {
+        ("supair", "multi_mnist"): 0.983,
+        ("supair", "sprites"): 0.992,
+        ("supair", "noisy_mnist"): 0.938,
+        ("supair", "grid_mnist"): 0.975,
+    }
+
+
+def test_table1_counts_every_parameter(capsys):
+    assert table1.count_supair() == TABLE_1["supair"]
+    assert table1.main() == 0
+    assert "3,213,145   3,213,145" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch.  Returns the options for table2."""
+    import dataclasses
+
+    def model_config(self):
+        return dataclasses.replace(
+            tiny.MODEL, scene_size=50, patch_size=28, num_steps=3, background=paper_model(self.dataset).background
+        )
+
+    monkeypatch.setattr(data.store, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
+    monkeypatch.setattr(table2, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
+    monkeypatch.setattr(Experiment, "model_config", model_config)
+    monkeypatch.setattr(table2, "matmul_gflops", lambda: 100.0)
+    return ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--no-xla"]
+
+
+def test_quick_run_prints_published_next_to_measured(small, capsys, tmp_path):
+    assert table2.main(["--quick", "--epochs", "1", "--json", str(tmp_path / "table.json"), *small]) == 0
+    out = capsys.readouterr().out
+    assert "Quick run (a smoke test" in out and "quick run: too short to compare ELBOs" in out
+    assert "98.3%" in out and "99.2%" in out and "seed 0" in out
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [(row["model"], row["dataset"], row["budget"], row["seeds"]) for row in rows] == [
+        ("supair", "multi_mnist", "quick", [0]),
+        ("supair", "sprites", "quick", [0]),
+    ]
+    assert all(0 <= row["accuracy"][0] <= 1 and row["train_seconds"][0] > 0 and row["epochs"] == 1 for row in rows)
+
+
+def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_path):
+    options = ["--seeds", "0", "3", "--datasets", "sprites", "--epochs", "2", *small]
+    assert table2.main(options) == 0
+    first = capsys.readouterr().out
+    assert "2 runs" in first and "2 of 2 runs have not" not in first and "±" in first and "median" in first
+    assert "0 of 2" in first  # an untrained model does not succeed, and the table says so
+    logs = sorted(tmp_path.glob("runs/supair/sprites/paper/seed*/log.jsonl"))
+    assert [path.parent.name for path in logs] == ["seed0", "seed3"]
+    before = [path.stat().st_mtime_ns for path in logs], [path.read_bytes() for path in logs]
+    assert table2.main(options) == 0
+    assert before[1] == [path.read_bytes() for path in logs]
+    assert "0 training steps to go" in capsys.readouterr().out
+
+
+def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
+    from supair.training import Interrupted
+
+    calls = []
+
+    def run_one_only(experiment, *arguments):
+        calls.append(experiment)
+        if len(calls) > 1:
+            raise Interrupted(7, 2)
+        return real(experiment, *arguments)
+
+    real = table2.run
+    monkeypatch.setattr(table2, "run", run_one_only)
+    assert table2.main(["--seeds", "0", "1", "--datasets", "sprites", "--epochs", "1", *small]) == 130
+    captured = capsys.readouterr()
+    assert "stopped at step 7" in captured.err
+    assert "1 of 2 runs have not got there yet" in captured.out and "Sprites" in captured.out
+
+
+def test_results_are_read_off_the_log():
+    lines = [
+        {"test_accuracy": 0.5 + epoch / 100, "test_elbo": min(epoch, 12) * 100.0, "train_seconds": epoch} for epoch in range(1, 26)
+    ]
+    assert result_at(lines, 4, 20) == Result(seed=4, epoch=20, accuracy=0.7, elbo=1200.0, train_seconds=20)
+    assert result_at(lines, 4, 26) is None
+    # Epochs 16-20 are 20 nats above 11-15 on average, 17-21 no longer above 12-16.
+    assert converged_result(lines, 4, least=5, convergence=Convergence(window=5, gain=20)).epoch == 21
+    assert converged_result(lines[:20], 4, least=5, convergence=Convergence(window=5, gain=20)) is None
+    assert converged_result(lines[:9], 4, least=5, convergence=Convergence(max_epochs=9)).epoch == 9
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--datasets", "cifar"], 2, "invalid choice"),
+        (["--epochs", "0"], 2, "--epochs: expected at least 1, found 0"),
+        (["--seeds", "1", "1"], 2, "--seeds: expected different numbers"),
+        (["--mnist", "/nowhere.npz", "--datasets", "multi_mnist"], 1, "error: /nowhere.npz: no such file"),
+        (["--json", "/nowhere/table.json"], 1, "error: --json /nowhere/table.json: no such folder"),
+        (["--runs", "/dev/null/runs"], 1, "error: /dev/null/runs"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, arguments, code, message):
+    options = ["--data", tmp_path, *arguments] if "--data" not in arguments else arguments
+    if "--runs" not in arguments:
+        options += ["--runs", tmp_path / "runs"]
+    result = script("table2.py", "--quick", "--datasets", "sprites", *options)
+    assert result.returncode == code and message in result.stderr
+    assert "Traceback" not in result.stderr

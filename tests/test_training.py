@@ -1,0 +1,283 @@
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from supair import ConfigError, InMemoryScenes, TrainingError
+from supair.training import Convergence, Interrupted, read_log
+
+VOLATILE = {"train_seconds"}
+
+
+def curve(directory):
+    """The log without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k not in VOLATILE} for line in read_log(directory / "log.jsonl")]
+
+
+def weights(run):
+    return [variable.numpy() for variable in (*run.model.variables, *run.optimizer.variables)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    with tiny.run(directory) as run:
+        run.train(3)
+        return directory, weights(run)
+
+
+def test_log_has_the_promised_lines(undisturbed):
+    lines = read_log(undisturbed[0] / "log.jsonl")
+    # 5 steps an epoch, a line every 3 steps and at the end of every epoch
+    assert [line["step"] for line in lines] == [3, 5, 6, 9, 10, 12, 15]
+    assert [line["epoch"] for line in lines if "test_elbo" in line] == [1, 2, 3]
+    last = lines[-1]
+    assert sum(map(sum, last["test_confusion"])) == 20
+    assert last["test_accuracy"] == pytest.approx(sum(last["test_confusion"][n][n] for n in range(2)) / 20)
+    assert sum(last["test_elbo_terms"].values()) == pytest.approx(last["test_elbo"])
+    seconds = [line["train_seconds"] for line in lines]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert list((undisturbed[0] / "tensorboard").glob("events*"))
+    config = json.loads((undisturbed[0] / "config.json").read_text())
+    assert config["model"]["num_steps"] == 2 and config["training"]["seed"] == 3 and config["scenes"] == "squares"
+
+
+def test_same_seed_same_curve_and_other_seed_other_curve(undisturbed, tmp_path):
+    with tiny.run(tmp_path / "same") as run:
+        run.train(3)
+    assert curve(tmp_path / "same") == curve(undisturbed[0])
+    with tiny.run(tmp_path / "other", dataclasses.replace(tiny.TRAINING, seed=4)) as run:
+        run.train(1)
+    assert curve(tmp_path / "other")[0] != curve(undisturbed[0])[0]
+
+
+def test_epoch_by_epoch_equals_at_once(undisturbed, tmp_path):
+    for epochs in (1, 1, 2, 3):
+        with tiny.run(tmp_path) as run:
+            run.train(epochs)
+    assert curve(tmp_path) == curve(undisturbed[0])
+    for ours, expected in zip(weights(run), undisturbed[1]):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("stops", [[1], [2, 7], [4, 5, 6, 11]], ids=str)
+def test_interrupted_and_resumed_equals_undisturbed(undisturbed, tmp_path, monkeypatch, stops):
+    """A signal after any step: the state is saved there, and the rest of the curve is the same."""
+    monkeypatch.setattr("supair.training.STEPS_PER_CALL", 1)
+    seconds = 0.0
+    for stop in stops:
+        with tiny.run(tmp_path) as run:
+            steps = run._train_steps
+
+            def until_stop(images, noise, number, run=run, steps=steps, stop=stop):
+                result = steps(images, noise, number)
+                if run.step == stop:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return result
+
+            run._train_steps = until_stop
+            with pytest.raises(Interrupted) as interrupt:
+                run.train(3)
+            assert interrupt.value.signum == signal.SIGINT and run.step == stop
+            assert float(run._clock) > seconds
+            seconds = float(run._clock)
+    with tiny.run(tmp_path) as run:
+        assert run.step == stops[-1] and float(run._clock) == seconds
+        run.train(3)
+    assert curve(tmp_path) == curve(undisturbed[0])
+    for ours, expected in zip(weights(run), undisturbed[1]):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_crash_after_the_log_line_but_before_the_checkpoint(undisturbed, tmp_path, monkeypatch):
+    """Log lines beyond the checkpoint, and a line cut off, are dropped and written again."""
+    with tiny.run(tmp_path) as run:
+        run.train(2)
+        monkeypatch.setattr(run, "_save", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.train(3)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 16, "ep')
+    with tiny.run(tmp_path) as run:
+        assert run.step == 10 and curve(tmp_path)[-1]["step"] == 10
+        run.train(3)
+    assert curve(tmp_path) == curve(undisturbed[0])
+
+
+def test_finished_run_does_nothing(undisturbed, tmp_path):
+    with tiny.run(tmp_path) as run:
+        run.train(1)
+        before = (tmp_path / "log.jsonl").read_bytes()
+        run._train_steps = None  # not to be called
+        run.train(1)
+    assert (tmp_path / "log.jsonl").read_bytes() == before
+
+
+def test_compiled_training_step_equals_uncompiled(undisturbed, tmp_path):
+    with tiny.run(tmp_path, compiled=True) as run:
+        run.train(1)
+    for ours, expected in zip(curve(tmp_path), curve(undisturbed[0])):
+        assert ours["train_elbo"] == pytest.approx(expected["train_elbo"], rel=1e-4)
+        if "test_elbo" in ours:
+            assert ours["test_elbo"] == pytest.approx(expected["test_elbo"], rel=1e-4)
+
+
+def test_one_step_is_adam_on_the_negative_mean_elbo(tmp_path):
+    """The first step by hand: m and v start at zero, so every weight moves by lr * g / (|g| + epsilon')."""
+    from supair.training import where_noise
+
+    with tiny.run(tmp_path) as run:
+        before = [variable.numpy() for variable in run.model.trainable_variables]
+        images, noise = run.data["train"].read(0, 8), where_noise(3, 0, 8, 2)
+        with tf.GradientTape() as tape:
+            elbo = run.model.evaluate_elbo(images, noise).elbo.total
+            loss = -tf.reduce_mean(elbo)
+        gradients = tape.gradient(loss, run.model.trainable_variables)
+        found = run._train_steps(np.stack([images] * 2), np.stack([noise] * 2), tf.constant(1)).numpy()
+        assert found[0] == pytest.approx(-float(loss), rel=1e-5) and run.step == 1
+        for variable, old, gradient in zip(run.model.trainable_variables, before, gradients):
+            gradient = np.asarray(gradient, np.float64)
+            expected = -1e-3 * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(0.001))
+            np.testing.assert_allclose(variable.numpy() - old, expected, atol=2e-6, err_msg=variable.path)
+
+
+def test_training_improves_the_bound(tmp_path):
+    with tiny.run(tmp_path) as run:
+        run.train(40)
+    elbos = [line["train_elbo"] for line in curve(tmp_path)]
+    assert np.mean(elbos[-5:]) > np.mean(elbos[:5]) + 20
+
+
+def test_not_finite_elbo_stops_and_keeps_the_checkpoint(tmp_path):
+    with tiny.run(tmp_path) as run:
+        run.train(1)
+    with tiny.run(tmp_path) as run:
+        good = weights(run)
+        run.model.inference.bias.assign(run.model.inference.bias * np.nan)
+        with pytest.raises(TrainingError, match="not finite at step 6.*checkpoint is kept"):
+            run.train(2)
+    with tiny.run(tmp_path) as run:
+        assert run.step == 5
+        for ours, expected in zip(weights(run), good):
+            np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"config": dataclasses.replace(tiny.TRAINING, seed=4)}, "training.seed: expected 4, found 3"),
+        ({"model": dataclasses.replace(tiny.MODEL, num_steps=3)}, "model.num_steps: expected 3, found 2"),
+        ({"model": dataclasses.replace(tiny.MODEL, background=None)}, "model.background"),
+    ],
+)
+def test_directory_of_another_run_is_refused(tmp_path, arguments, message):
+    tiny.run(tmp_path).__exit__()
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(TrainingError, match=f"config.json: this directory holds another run .{message}"):
+        tiny.run(tmp_path, **arguments)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_two_processes_cannot_train_the_same_run(tmp_path):
+    with tiny.run(tmp_path), pytest.raises(TrainingError, match="in use by another process"):
+        tiny.run(tmp_path)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "pattern, damage",
+    [
+        ("checkpoints/ckpt-5.data*", _truncate),
+        ("checkpoints/ckpt-5.data*", _flip),
+        ("checkpoints/ckpt-5.data*", os.remove),
+        ("checkpoints/ckpt-5.index", _truncate),
+        ("checkpoints/ckpt-5.index", _flip),
+        ("checkpoints/checkpoint", os.remove),
+        ("checkpoints/checkpoint", _truncate),
+        ("log.jsonl", os.remove),
+        ("log.jsonl", _truncate),
+        ("config.json", _truncate),
+    ],
+)
+def test_damaged_runs_are_refused(tmp_path, pattern, damage):
+    with tiny.run(tmp_path) as run:
+        run.train(1)
+    (path,) = tmp_path.glob(pattern)
+    damage(path)
+    with pytest.raises(TrainingError, match="damaged.*delete the directory"):
+        tiny.run(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_disk_is_one_clear_error(tmp_path):
+    from supair.training import append_line, write_whole
+
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match="log.jsonl: cannot be written .No space left"):
+        append_line(tmp_path / "log.jsonl", {"step": 1})
+    (tmp_path / "config.json").write_text("old")
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "missing" / "config.json", "new")
+    assert (tmp_path / "config.json").read_text() == "old"
+
+
+def test_unusable_directories_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="file.*cannot be used"):
+        tiny.run(tmp_path / "file" / "run")
+
+
+IMAGES = np.zeros([4, 12, 12], np.float32)
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.where(np.arange(12) == 3, np.nan, IMAGES), r"grey levels in \[0, 1\], found nan"),
+        (IMAGES + 1.5, r"grey levels in \[0, 1\], found 1.5"),
+        (IMAGES - 0.1, r"grey levels in \[0, 1\], found -0.1"),
+        (IMAGES[:, :, :8], r"\[scenes, side, side\], found \(4, 12, 8\)"),
+        (IMAGES[0], r"found \(12, 12\)"),
+        (IMAGES.astype(int), "uint8 or floating point, found int64"),
+        (IMAGES[:0], "found .0, 12, 12"),
+    ],
+)
+def test_wrong_scenes_are_refused(images, message):
+    with pytest.raises(ConfigError, match=message):
+        InMemoryScenes(images)
+
+
+def test_wrong_counts_and_boxes_are_refused():
+    with pytest.raises(ConfigError, match=r"expected counts \[4\]"):
+        InMemoryScenes(IMAGES, np.zeros(3, int))
+    with pytest.raises(ConfigError, match=r"boxes \[4, at least 2, 4\]"):
+        InMemoryScenes(IMAGES, np.full(4, 2), np.zeros([4, 1, 4]))
+
+
+def test_scenes_that_do_not_fit_are_refused(tmp_path):
+    wrong = {"train": InMemoryScenes(np.zeros([40, 13, 13], np.uint8)), "test": tiny.scenes()}
+    with pytest.raises(ConfigError, match="train scenes of 12 x 12 pixels"):
+        tiny.run(tmp_path, data=wrong)
+    with pytest.raises(ConfigError, match="at least a batch of 8 training scenes, found 5"):
+        tiny.run(tmp_path, data={"train": tiny.scenes(5), "test": tiny.scenes()})
+
+
+def test_convergence_by_hand():
+    convergence = Convergence(window=2, gain=10, max_epochs=9)
+    assert not convergence.reached([0, 1, 2])  # too short to tell
+    assert not convergence.reached([0, 10, 20, 30])  # 25 against 5
+    assert convergence.reached([0, 10, 20, 30, 31, 32, 33])  # 32.5 against 30.5
