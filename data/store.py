@@ -37,6 +37,7 @@ class SceneFile:
     counts: np.ndarray  # [scenes] int64
     boxes: np.ndarray  # [scenes, 2, 4] float32: left, top, width, height in pixels, zero beyond the count
     white: int
+    checksum: str  # of the whole file's content
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,6 +60,8 @@ def make(dataset: str, seed: int, sizes: tuple[int, int] | None = None, mnist: P
     """
     if dataset not in SIZES:
         raise DataError(f"expected a data set out of {', '.join(DATASETS)}, found {dataset!r}")
+    if seed < 0:
+        raise DataError(f"expected a seed of at least 0, found {seed}")
     digits = load_mnist(mnist) if dataset != "sprites" else {}
     parts = {}
     for index, (part, size) in enumerate(zip(("train", "test"), sizes or SIZES[dataset])):
@@ -101,7 +104,8 @@ def _checksum(parts) -> str:
 def _arguments(dataset: str, seed: int, sizes, mnist) -> dict:
     arguments = {"dataset": dataset, "seed": seed, "sizes": list(sizes or SIZES.get(dataset, ()))}
     if dataset != "sprites":
-        arguments["mnist_sha256"] = hashlib.sha256(Path(mnist).read_bytes()).hexdigest() if Path(mnist).is_file() else None
+        load_mnist(mnist)  # a clear error, if it is not one
+        arguments["mnist_sha256"] = hashlib.sha256(Path(mnist).read_bytes()).hexdigest()
     return arguments
 
 
@@ -122,7 +126,8 @@ def replacing(path: Path):
         partial.chmod(0o644)
         os.replace(partial, path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be written ({reason})") from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -151,17 +156,20 @@ def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
     Raises:
       DataError: naming the file and what is wrong with it.
     """
+    fix = "" if arguments is None else "; delete it, and it will be made again"
     try:
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: {_reason(error)}; {_FIX}") from None
+        raise DataError(f"{path}: {_reason(error)}{fix}") from None
     try:
         if file.attrs.get("version") != FORMAT_VERSION:
             raise DataError(f"expected format version {FORMAT_VERSION}, found {file.attrs.get('version')}")
-        if arguments is not None and json.loads(file.attrs["arguments"]) != json.loads(json.dumps(arguments)):
-            raise DataError(f"made with other arguments, {file.attrs['arguments']}")
+        made_with = json.loads(file.attrs["arguments"])
+        for name, value in (arguments or {}).items():
+            if made_with.get(name) != value:
+                raise DataError(f"made with another {name}: expected {value}, found {made_with.get(name)}")
         stored = {
             name: Scenes(*(file[name][field] for field in ("images", "counts", "boxes")), int(file[name].attrs["white"]))
             for name in ("train", "test")
@@ -169,19 +177,20 @@ def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
         if _checksum(stored) != file.attrs["checksum"]:
             raise DataError("its content does not match its checksum")
         return {
-            name: SceneFile(scenes.images, scenes.counts[:].astype(np.int64), scenes.boxes[:], scenes.white)
+            name: SceneFile(
+                scenes.images, scenes.counts[:].astype(np.int64), scenes.boxes[:], scenes.white, str(file.attrs["checksum"])
+            )
             for name, scenes in stored.items()
         }
     except (DataError, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         file.close()
-        raise DataError(f"{path}: {_reason(error)}; {_FIX}") from None
-
-
-_FIX = "delete it, and it will be made again"
+        raise DataError(f"{path}: {_reason(error)}{fix}") from None
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, DataError) else f"a damaged, truncated or foreign HDF5 file ({error})"
+    if isinstance(error, DataError):
+        return str(error)
+    return f"a damaged, truncated or foreign HDF5 file ({str(error).splitlines()[0]})"
 
 
 def load(

@@ -23,7 +23,8 @@ class RatSpn(keras.layers.Layer):
 
     Throughout, `x` is [batch, D] and `observed` is [batch, D] in [0, 1]: the weight of each variable's log density.
     1 is ordinary evidence and 0 marginalises the variable exactly; values between blend the two (SuPAIR, section
-    3.4).  `observed=None` observes everything.
+    3.4).  `observed=None` observes everything.  Values must be finite, those of unobserved variables too, and in
+    float32 of order 1: the leaves expand (x - mean)², and lose what is small against mean² / variance.
 
     Example:
       >>> graph = random_region_graph(num_variables=4, depth=1, repetitions=2, seed=0)
@@ -74,18 +75,18 @@ class RatSpn(keras.layers.Layer):
 
     call = log_prob
 
-    def reconstruct(self, x, observed=None):
+    def reconstruct(self, x, observed=None, leaf_seed=None):
         """The most probable explanation of the evidence, approximately (Vergari et al., 2018).
 
         After an upward pass with the evidence, every sum from the root down follows its child with the largest
-        (log weight + log density), every product both children; the leaves reached give their means.
+        (log weight + log density), every product both children; the leaves reached give their means or, given a
+        `leaf_seed` (a pair of integers), samples.
 
         Returns:
           [batch, D], all variables, the observed ones included.
         """
-        x, observed = self._evidence(x, observed)
-        selected = self._descend(self._upward(x, observed), seed=None)
-        return tf.matmul(selected, self._leaf_table(self.leaf_layer.mean), transpose_b=True)
+        selected = self._descend(self._upward(*self._evidence(x, observed)), seed=None)
+        return self._leaf_values(selected, leaf_seed)
 
     def sample(self, num_samples: int, seed):
         """Samples [num_samples, D] of all variables; `seed` is a pair of integers."""
@@ -108,10 +109,7 @@ class RatSpn(keras.layers.Layer):
         x, observed = self._evidence(x, observed)
         choice_seed, leaf_seed = tf.unstack(tf.random.split(seed, 2))
         selected = self._descend(self._upward(x, observed), choice_seed)
-        mean = tf.matmul(selected, self._leaf_table(self.leaf_layer.mean), transpose_b=True)
-        variance = tf.matmul(selected, self._leaf_table(self.leaf_layer.variance), transpose_b=True)
-        noise = tf.random.stateless_normal(tf.shape(mean), leaf_seed, dtype=mean.dtype)
-        return tf.where(observed > 0, x, mean + tf.sqrt(variance) * noise)
+        return tf.where(observed > 0, x, self._leaf_values(selected, leaf_seed))
 
     def assign(self, leaves: dict[int, tuple[np.ndarray, np.ndarray]], partitions: dict[int, np.ndarray]):
         """Set all weights, region by region and partition by partition.
@@ -184,5 +182,14 @@ class RatSpn(keras.layers.Layer):
                     chosen[right] += tf.reduce_sum(pair, axis=0)
         return tf.transpose(tf.concat([chosen[region] for region in self.graph.leaves], axis=0))
 
-    def _leaf_table(self, member_values):
-        return self.leaf_layer.dense(tf.convert_to_tensor(member_values))
+    def _leaf_values(self, selected, seed):
+        """Means (seed None) or samples of the leaf nodes selected, [batch, D]."""
+
+        def of_selected(member_values):
+            return tf.matmul(selected, self.leaf_layer.dense(tf.convert_to_tensor(member_values)), transpose_b=True)
+
+        mean = of_selected(self.leaf_layer.mean)
+        if seed is None:
+            return mean
+        noise = tf.random.stateless_normal(tf.shape(mean), seed, dtype=mean.dtype)
+        return mean + tf.sqrt(of_selected(self.leaf_layer.variance)) * noise

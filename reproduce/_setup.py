@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,28 @@ def add_places(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json(arguments: argparse.ArgumentParser, what: str) -> None:
+    """An option for a file to write; a path that cannot be one is refused before any work is done."""
+
+    def path(text: str) -> Path:
+        if not Path(text).parent.is_dir() or Path(text).is_dir():
+            raise argparse.ArgumentTypeError(f"{text} is a folder, or in one that does not exist")
+        return Path(text)
+
+    arguments.add_argument("--json", type=path, metavar="FILE", help=f"also write {what} to FILE")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file whole or not at all."""
+    from supair.config import ConfigError
+    from supair.training import write_whole
+
+    try:
+        write_whole(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--json {path}: cannot be written ({error.strerror})") from None
+
+
 def exit_with(main: Callable[[], int]) -> None:
     """Run a script's main function, and leave with its exit code or with one line about what went wrong."""
     from data import DataError
@@ -38,5 +61,7 @@ def exit_with(main: Callable[[], int]) -> None:
 
     try:
         sys.exit(main())
-    except (ConfigError, DataError, TrainingError) as error:
+    except (ConfigError, DataError, TrainingError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

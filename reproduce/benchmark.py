@@ -110,7 +110,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
     parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes")
     parser.add_argument("--seconds", type=float, default=15, metavar="S", help="how long to time each case (default: 15)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    _setup.add_json(parser, "the figures")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     _setup.add_places(parser)
     return parser.parse_args(argv)
@@ -123,7 +123,6 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     import data as scenes
     from supair.hardware import describe_machine
-    from supair.training import write_whole
 
     scenes.load("multi_mnist", 0, arguments.data, mnist=arguments.mnist)  # made here, so that no case's memory counts it
     machine = describe_machine()
@@ -141,14 +140,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.growth:
         cases = [(name, {**PAPER, name: value}) for name, values in GROWTH.items() for value in values]
         for name, case in tqdm(cases, desc="growth", unit="case"):
-            growth.setdefault(name, []).append(in_own_process(case, arguments))
+            growth.setdefault(name, []).append(paper if case == PAPER else in_own_process(case, arguments))
         for name, results in growth.items():
             print(f"\n{name:>8}{'ms/step':>10}{'scenes/s':>10}{'peak MB':>9}")
             for result in results:
                 print(f"{result[name]:>8}{result['step_ms']:>10.1f}{result['scenes_per_s']:>10.0f}{result['peak_rss_mb']:>9.0f}")
     if arguments.json:
         figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "growth": growth}
-        write_whole(arguments.json, json.dumps(figures, indent=2) + "\n")
+        _setup.write_json(arguments.json, figures)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from supair.model import SuPAIR
 from supair.training import Convergence, Run
 
 CONVERGENCE = Convergence()
+DATA_SEED = 0  # all runs see the same scenes
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,6 @@ class Settings:
     data: Path
     mnist: Path
     compiled: bool = True
-    data_seed: int = 0
-    sizes: tuple[int, int] | None = None  # numbers of training and test scenes, if not the paper's
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Result:
     accuracy: float
     elbo: float
     train_seconds: float
+    converged: bool = False
 
 
 def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Co
     Raises:
       DataError, TrainingError, Interrupted: see `data.load` and `supair.training.Run`.
     """
-    scenes = data.load(experiment.dataset, settings.data_seed, settings.data, settings.sizes, settings.mnist)
+    scenes = data.load(experiment.dataset, DATA_SEED, settings.data, mnist=settings.mnist)
     training = Run(
         directory=settings.runs / experiment.path,
         model=SuPAIR(experiment.model_config(), experiment.seed),
@@ -55,7 +56,7 @@ def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Co
         data=scenes,
         identity={
             "experiment": {"model": experiment.model, "dataset": experiment.dataset, "recipe": experiment.recipe},
-            "data": {"seed": settings.data_seed, "train": len(scenes["train"]), "test": len(scenes["test"])},
+            "data": {"seed": DATA_SEED, "checksum": scenes["train"].checksum},
         },
         compiled=settings.compiled,
     )
@@ -73,10 +74,13 @@ def result_at(lines: list[dict[str, Any]], seed: int, epoch: int) -> Result | No
     return Result(seed, epoch, line["test_accuracy"], line["test_elbo"], line["train_seconds"])
 
 
-def converged_result(lines: list[dict[str, Any]], seed: int, least: int, convergence: Convergence = CONVERGENCE) -> Result | None:
-    """The result at the first epoch, `least` at the earliest, at which the run had converged; None if it has not yet."""
+def final_result(lines: list[dict[str, Any]], seed: int, least: int, convergence: Convergence = CONVERGENCE) -> Result | None:
+    """The result at the epoch after which the run ends, `least` at the earliest; None if it has not got there.
+
+    `converged` tells whether it met the criterion or was stopped by the bound on epochs.
+    """
     elbos = [line["test_elbo"] for line in lines]
-    for epoch in range(least, len(lines) + 1):
-        if convergence.reached(elbos[:epoch]) or epoch == convergence.max_epochs:
-            return result_at(lines, seed, epoch)
-    return None
+    epoch = convergence.last_epoch(elbos, least)
+    if epoch is None:
+        return None
+    return dataclasses.replace(result_at(lines, seed, epoch), converged=convergence.reached(elbos[:epoch]))

@@ -7,27 +7,26 @@ Exits with 1 if a number differs.
 
 from __future__ import annotations
 
-import sys
-
-import _setup  # noqa: F401
+import _setup
 from reproduce.experiments import TABLE_1
 from supair.config import ModelConfig
 from supair.model import SuPAIR
 
 
-def count_supair(config: ModelConfig | None = None) -> dict[str, int]:
+def count_supair() -> dict[str, int]:
     """Trained parameters of each part of SuPAIR."""
-    model = SuPAIR(config or ModelConfig())
+    model = SuPAIR(ModelConfig())
     counts = {
         "Inference network": model.inference.count_params(),
         "Object model": model.object_spn.count_params(),
-        "Background model": model.background_spn.count_params() if model.background_spn else 0,
+        "Background model": model.background_spn.count_params(),
         "Baselines": 0,
     }
     return {**counts, "Total": model.count_params()}
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    _setup.parser(__doc__).parse_args(argv)
     published, counted = TABLE_1["supair"], count_supair()
     print(f"{'SuPAIR':<20}{'published':>12}{'ours':>12}")
     for part, number in published.items():
@@ -36,5 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _setup.parser(__doc__).parse_args()
-    sys.exit(main())
+    _setup.exit_with(main)

@@ -10,20 +10,19 @@ standard deviations and medians are over all of them.
 from __future__ import annotations
 
 import argparse
-import json
+import signal
 import statistics
 import sys
-from pathlib import Path
 
 import _setup
 from data import DATASETS, SIZES
 from reproduce.experiments import MODELS, RECIPES, TABLE_2, TITLES, Experiment
-from reproduce.runs import CONVERGENCE, Result, Settings, converged_result, result_at, run
-from supair.config import PAPER_EPOCHS, ConfigError, TrainingConfig
+from reproduce.runs import CONVERGENCE, Result, Settings, final_result, result_at, run
+from supair.config import PAPER_EPOCHS, TrainingConfig
 from supair.hardware import describe_machine, matmul_gflops
-from supair.training import Interrupted, read_log, write_whole
+from supair.training import Interrupted, TrainingError, read_log
 
-QUICK_EPOCHS = {"multi_mnist": 2, "sprites": 3}
+QUICK_EPOCHS = {"multi_mnist": 2, "sprites": 2}
 QUICK_SEED = 0
 SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
 STEP_GFLOP = 18.0  # a training step takes about as long as this much of a large matrix product (benchmark.py)
@@ -39,14 +38,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, help="data sets to run (default: all)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="models to run (default: all)")
     parser.add_argument("--recipe", choices=RECIPES, default="paper", help="how to train (default: paper)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table to FILE")
+    _setup.add_json(parser, "the table")
     parser.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower; for debugging)")
     _setup.add_places(parser)
     arguments = parser.parse_args(argv)
     if arguments.epochs is not None and arguments.epochs < 1:
         parser.error(f"argument --epochs: expected at least 1, found {arguments.epochs}")
-    if arguments.seeds and (min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds)):
-        parser.error(f"argument --seeds: expected different numbers from 0, found {arguments.seeds}")
+    for name in ("seeds", "datasets", "models"):
+        values = getattr(arguments, name) or []
+        if len(set(values)) < len(values):
+            parser.error(f"argument --{name}: expected each only once, found {' '.join(map(str, values))}")
+    if not all(0 <= seed < 2**31 for seed in arguments.seeds or []):
+        parser.error(f"argument --seeds: expected numbers from 0 to 2147483647, found {arguments.seeds}")
     return arguments
 
 
@@ -67,6 +70,7 @@ class Table:
             for dataset in datasets
             for model in arguments.models
         ]
+        self.failures: list[str] = []
         runs = arguments.runs / "quick" if self.quick else arguments.runs
         self.settings = Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla)
 
@@ -93,11 +97,15 @@ class Table:
         sys.stdout.flush()
 
     def train(self) -> None:
-        for experiment in self.experiments:
-            run(experiment, self.settings, self.epochs[experiment.dataset])
-        if self.to_convergence:
+        """Run everything; a run that fails is noted, and the others go on."""
+        for convergence in (None, CONVERGENCE) if self.to_convergence else (None,):
             for experiment in self.experiments:
-                run(experiment, self.settings, self.epochs[experiment.dataset], CONVERGENCE)
+                try:
+                    run(experiment, self.settings, self.epochs[experiment.dataset], convergence)
+                except TrainingError as error:
+                    if str(error) not in self.failures:
+                        self.failures.append(str(error))
+                    print(f"error: {error}", file=sys.stderr)
 
     def rows(self) -> list[dict]:
         """One row for each model, data set and budget that has results."""
@@ -109,7 +117,7 @@ class Table:
             epochs = self.epochs[dataset]
             budgets = {"quick" if self.quick else f"{epochs} epochs": lambda e: result_at(self.lines(e), e.seed, epochs)}  # noqa: B023
             if self.to_convergence:
-                budgets["converged"] = lambda e: converged_result(self.lines(e), e.seed, epochs)  # noqa: B023
+                budgets["converged"] = lambda e: final_result(self.lines(e), e.seed, epochs)  # noqa: B023
             for budget, result_of in budgets.items():
                 results = [result for experiment in experiments if (result := result_of(experiment))]
                 if results:
@@ -129,19 +137,23 @@ class Table:
                 f"{_spread(row['elbo'], 0):<17}{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}"
                 f"{f'{good} of ' + str(len(row['seeds'])):>11}"
             )
-            for seed, accuracy, elbo, seconds in zip(row["seeds"], row["accuracy"], row["elbo"], row["train_seconds"]):
-                print(f"{'':<12}{f'seed {seed}':<23}{accuracy:<31.1%}{elbo:<24.0f}{seconds:>9.0f}")
+            details = (row["seeds"], row["accuracy"], row["elbo"], row["epochs_by_seed"], row["train_seconds"], row["converged"])
+            for seed, accuracy, elbo, epochs, seconds, converged in zip(*details):
+                note = "  not converged" if row["budget"] == "converged" and not converged else ""
+                print(f"{'':<12}{f'seed {seed}':<23}{accuracy:<31.1%}{elbo:<17.0f}{epochs:>7}{seconds:>9.0f}{note}")
             if len(row["seeds"]) > 1:
                 print(f"{'':<12}{'median':<23}{statistics.median(row['accuracy']):<31.1%}{statistics.median(row['elbo']):.0f}")
         print(f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy.")
         if self.to_convergence:
             print(
                 f"Converged: the test ELBO's mean over {CONVERGENCE.window} epochs is less than {CONVERGENCE.gain:.0f} nats above "
-                f"that over the {CONVERGENCE.window} before (at most {CONVERGENCE.max_epochs} epochs; the largest number is shown)."
+                f"that over the {CONVERGENCE.window} before (at most {CONVERGENCE.max_epochs} epochs; a row shows the largest number)."
             )
         missing = len(self.experiments) - sum(result_at(self.lines(e), e.seed, self.epochs[e.dataset]) is not None for e in self.experiments)
         if missing:
             print(f"{missing} of {len(self.experiments)} runs have not got there yet; the same command goes on with them.")
+        for failure in self.failures:
+            print(f"Failed: {failure}")
 
 
 def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Result]) -> dict:
@@ -156,6 +168,7 @@ def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Resul
         "epochs": max(result.epoch for result in results),
         "epochs_by_seed": [result.epoch for result in results],
         "train_seconds": [result.train_seconds for result in results],
+        "converged": [result.converged for result in results],
     }
 
 
@@ -169,26 +182,29 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
+def _interrupt(signum, frame):
+    raise Interrupted("stopped between training steps; everything up to the last checkpoint is saved", signum)
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     table = Table(arguments)
-    if arguments.json and not arguments.json.parent.is_dir():
-        raise ConfigError(f"--json {arguments.json}: no such folder {arguments.json.parent}")
-    table.announce()
     code = 0
     try:
+        table.announce()
         table.train()
     except Interrupted as interrupt:
-        print(f"\nInterrupted; {interrupt}, which is saved.", file=sys.stderr)
+        print(f"\nInterrupted: {interrupt}.", file=sys.stderr)
         code = 128 + interrupt.signum
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     rows = table.rows()
     table.print(rows)
     if arguments.json:
-        try:
-            write_whole(arguments.json, json.dumps({"rows": rows}, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigError(f"--json {arguments.json}: cannot be written ({error.strerror})") from None
-    return code
+        _setup.write_json(arguments.json, {"rows": rows})
+    return code or (1 if table.failures else 0)
 
 
 if __name__ == "__main__":

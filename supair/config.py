@@ -6,13 +6,16 @@ what the paper leaves open.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 
 
 class ConfigError(ValueError):
     """A configuration that cannot work."""
+
+
+def _is_integer(value, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _require(condition: bool, expected: str, found) -> None:
@@ -41,7 +44,7 @@ class SpnConfig:
         _require(self.structure in ("random", "poon_domingos"), "structure random or poon_domingos", self.structure)
         for name in ("depth", "repetitions", "step", "num_components", "num_sums"):
             value = getattr(self, name)
-            _require(isinstance(value, int) and value >= 1, f"{name} to be an integer of at least 1", value)
+            _require(_is_integer(value, 1), f"{name} to be an integer of at least 1", value)
         _require(
             0 < self.variance_min < self.variance_max < math.inf,
             "0 < variance_min < variance_max",
@@ -89,7 +92,7 @@ class ModelConfig:
     def __post_init__(self):
         for name in ("scene_size", "patch_size", "num_steps", "lstm_units", "hidden_units"):
             value = getattr(self, name)
-            _require(isinstance(value, int) and value >= 1, f"{name} to be an integer of at least 1", value)
+            _require(_is_integer(value, 1), f"{name} to be an integer of at least 1", value)
         _require(self.patch_size >= 2, "patch_size of at least 2", self.patch_size)
         _require(
             self.patch_size <= self.scene_size,
@@ -102,6 +105,10 @@ class ModelConfig:
         for name in ("position_max", "where_scale_max", "overlap_rate", "fixed_background_scale"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"{name} above 0", value)
+        for name in ("count_log_weight", "count_penalty"):
+            _require(math.isfinite(getattr(self, name)), f"a finite {name}", getattr(self, name))
+        _require(isinstance(self.object, SpnConfig), "object to be an SpnConfig", self.object)
+        _require(self.background is None or isinstance(self.background, SpnConfig), "background to be an SpnConfig or None", self.background)
         _require(self.position_max <= 1, "position_max of at most 1", self.position_max)
 
 
@@ -120,9 +127,12 @@ class TrainingConfig:
     def __post_init__(self):
         for name, least in (("seed", 0), ("batch_size", 1), ("log_every", 1)):
             value = getattr(self, name)
-            _require(isinstance(value, int) and value >= least, f"{name} to be an integer of at least {least}", value)
+            _require(_is_integer(value, least), f"{name} to be an integer of at least {least}", value)
         _require(self.seed < 2**31, "seed below 2**31", self.seed)
-        _require(0 < self.learning_rate < math.inf, "learning_rate above 0", self.learning_rate)
+        for name in ("learning_rate", "epsilon"):
+            _require(0 < getattr(self, name) < math.inf, f"{name} above 0", getattr(self, name))
+        for name in ("beta_1", "beta_2"):
+            _require(0 <= getattr(self, name) < 1, f"{name} in [0, 1)", getattr(self, name))
 
 
 PAPER_EPOCHS = 20  # the length of the runs in Figure 5 (code)
@@ -146,7 +156,3 @@ def paper_model(dataset: str) -> ModelConfig:
     object_variances, background_variances = _VARIANCES[dataset]
     return ModelConfig(object=object_spn(*object_variances), background=background_spn(*background_variances))
 
-
-def to_dict(config) -> dict:
-    """A configuration as plain JSON values."""
-    return dataclasses.asdict(config)

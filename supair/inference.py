@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from supair.config import ModelConfig
+from supair.config import ConfigError, ModelConfig
 
 FORGET_GATE_BIAS = 1.0  # a constant, not a weight (code)
 
@@ -86,6 +86,8 @@ class InferenceNetwork(keras.layers.Layer):
 
     def call(self, images) -> SceneDescription:
         config = self.config
+        if images.shape[1:] != (config.scene_size, config.scene_size):
+            raise ConfigError(f"expected scenes [batch, {config.scene_size}, {config.scene_size}], found {images.shape}")
         flat = tf.reshape(images, [-1, config.scene_size**2])
         from_scene = tf.matmul(flat, self.kernel) + self.bias  # [batch, 4 units]
         state, cell, states = None, 0.0, []

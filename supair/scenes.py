@@ -39,7 +39,7 @@ class InMemoryScenes:
         return images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
 
 
-def check_images(images, side: int | None = None) -> np.ndarray:
+def check_images(images) -> np.ndarray:
     """The images as an array, if they are [scenes, side, side] uint8, or floating point in [0, 1].
 
     Raises:
@@ -48,8 +48,6 @@ def check_images(images, side: int | None = None) -> np.ndarray:
     images = np.asarray(images)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or not len(images):
         raise ConfigError(f"expected scenes of shape [scenes, side, side], found {images.shape}")
-    if side is not None and images.shape[1] != side:
-        raise ConfigError(f"expected scenes of {side} x {side} pixels, found {images.shape[1]} x {images.shape[2]}")
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise ConfigError(f"expected scenes of uint8 or floating point, found {images.dtype}")
     if images.dtype.kind == "f" and not (np.min(images) >= 0 and np.max(images) <= 1):  # false for nan too

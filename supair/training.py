@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -31,7 +32,7 @@ from supair.model import Elbo, SuPAIR
 STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
 CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
 EVALUATION_BATCH = 250
-EVALUATION_SEED = 2**31 - 1  # noise of z_where on the test set, the same at every evaluation; no run's seed
+EVALUATION_SEED = 2**31  # noise of z_where on the test set, the same at every evaluation; above every run's seed
 
 
 class TrainingError(RuntimeError):
@@ -39,10 +40,10 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+    """The run was asked to stop (Ctrl-C or SIGTERM), and what it had done is saved."""
 
-    def __init__(self, step: int, signum: int):
-        super().__init__(f"stopped at step {step}")
+    def __init__(self, where: str, signum: int):
+        super().__init__(where)
         self.signum = signum
 
 
@@ -134,12 +135,13 @@ class Evaluator:
             terms.append(np.stack([term[:size] for term in elbo]))
         counts, terms = np.concatenate(counts), np.concatenate(terms, axis=1).mean(axis=1, dtype=float)
         true_boxes = [boxes_[:count] for boxes_, count in zip(self.scenes.boxes, self.scenes.counts)]
+        iou = metrics.mean_matched_iou(true_boxes, boxes)
         return {
             "test_accuracy": metrics.count_accuracy(self.scenes.counts, counts),
             "test_elbo": float(terms.sum()),
             "test_elbo_terms": dict(zip(Elbo._fields, map(float, terms))),
             "test_confusion": metrics.count_confusion(self.scenes.counts, counts, self.model.config.num_steps),
-            "test_mean_iou": metrics.mean_matched_iou(true_boxes, boxes),
+            "test_mean_iou": None if np.isnan(iou) else iou,  # NaN is no JSON
         }
 
 
@@ -157,6 +159,13 @@ class Convergence(NamedTuple):
             return False
         now, before = np.mean(elbos[-self.window :]), np.mean(elbos[-2 * self.window : -self.window])
         return bool(now - before < self.gain)
+
+    def last_epoch(self, elbos: list[float], least: int) -> int | None:
+        """The epoch, `least` at the earliest, after which a run ends; None if it goes on."""
+        for epoch in range(least, len(elbos) + 1):
+            if epoch >= self.max_epochs or self.reached(elbos[:epoch]):
+                return epoch
+        return None
 
 
 @dataclass
@@ -236,7 +245,6 @@ class Run:
         handlers = {}
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.signal(number, self._note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
         last_epoch = convergence.max_epochs if convergence else epochs
         bar = tqdm(
             total=last_epoch * self.steps_per_epoch,
@@ -247,19 +255,23 @@ class Run:
             dynamic_ncols=True,
         )
         try:
+            if self._manager.latest_checkpoint is None:
+                self._save()  # so that log lines without a checkpoint are a damaged run, not a new one
+            writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
             with bar, writer.as_default():
                 while not self._finished(epochs, convergence):
                     self._train_epoch(buffer, noise, bar)
-        finally:
             writer.close()
+        except tf.errors.OpError as error:
+            raise TrainingError(f"{self.directory}: {_first_line(error)}") from None
+        finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     def _finished(self, epochs: int, convergence: Convergence | None) -> bool:
-        done = self.step // self.steps_per_epoch
-        if done < epochs or convergence is None:
-            return done >= epochs
-        return done >= convergence.max_epochs or convergence.reached([line["test_elbo"] for line in self.epoch_lines()])
+        if convergence is None:
+            return self.step >= epochs * self.steps_per_epoch
+        return convergence.last_epoch([line["test_elbo"] for line in self.epoch_lines()], epochs) is not None
 
     def _last_logged(self, step: int) -> int:
         """The last step up to `step` that has a log line: multiples of `log_every`, and the ends of epochs."""
@@ -286,14 +298,16 @@ class Run:
             for elbo in elbos:
                 self._elbo_sum.assign_add(elbo)
             bar.update(number)
-            if (logged := self.step == self._last_logged(self.step)):
+            logged = self.step == self._last_logged(self.step)
+            due = self.step == end or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS)
+            if logged or due or self._signal is not None:
+                self._require_finite_weights()
+            if logged:
                 self._write_log(self._last_logged(step), bar)
-            if self._signal is not None or self.step == end or (
-                logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-            ):
+            if due or self._signal is not None:
                 self._save()
             if self._signal is not None:
-                raise Interrupted(self.step, self._signal)
+                raise Interrupted(f"stopped at step {self.step}, which is saved", self._signal)
 
     def _write_log(self, previous: int, bar: tqdm) -> None:
         step = self.step
@@ -309,8 +323,15 @@ class Run:
         append_line(self._log_path, line)
         bar.set_postfix(elbo=f"{line['train_elbo']:.0f}", accuracy=f"{line['test_accuracy']:.1%}", refresh=False)
         for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
-            if name in line:
+            if line.get(name) is not None:
                 tf.summary.scalar(name, line[name], step=step)
+
+    def _require_finite_weights(self) -> None:
+        if not all(np.all(np.isfinite(variable.numpy())) for variable in self.model.trainable_variables):
+            raise TrainingError(
+                f"{self.directory}: weights are not finite after step {self.step}; the last good checkpoint is kept. "
+                "Try a lower learning rate or larger minimum variances"
+            )
 
     def _note_signal(self, signum, frame) -> None:
         self._signal = signum
@@ -329,8 +350,10 @@ class Run:
             self._lock = open(self.directory / "lock", "w")  # noqa: SIM115 (held as long as the run)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists():
-                different = difference(json.loads(path.read_text()), config)
-                if different:
+                found = json.loads(path.read_text())
+                if not isinstance(found, dict):
+                    raise ValueError("not a JSON object")
+                if different := difference(found, config):
                     raise TrainingError(
                         f"{path}: this directory holds another run ({different}); choose another directory or delete it"
                     )
@@ -358,26 +381,36 @@ class Run:
         self._manager = tf.train.CheckpointManager(state, str(folder), max_to_keep=2)
         try:
             latest = self._manager.latest_checkpoint
-            if latest is None and any(folder.glob("*.index")):
-                raise TrainingError("no list of checkpoints")
+            lines = read_log(self._log_path)
+            if latest is None and (lines or any(folder.glob("*.index"))):
+                raise TrainingError("there is no checkpoint, or no list of them")
             if latest is not None:
                 state.restore(latest).assert_consumed()
-            lines = [line for line in read_log(self._log_path) if line["step"] <= self.step]
-            if self._last_logged(self.step) != (lines[-1]["step"] if lines else 0):
+            kept = [line for line in lines if line["step"] <= self.step]
+            if self._last_logged(self.step) != (kept[-1]["step"] if kept else 0):
                 raise TrainingError(f"log.jsonl lacks lines up to step {self._last_logged(self.step)}")
-            write_whole(self._log_path, "".join(json.dumps(line) + "\n" for line in lines))
         except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
-            reason = str(error).strip().splitlines()[0][:200]
             raise TrainingError(
-                f"{self.directory}: its checkpoint or log is damaged ({reason}); delete the directory to start again"
+                f"{self.directory}: its checkpoint or log is damaged ({_first_line(error)}); delete the directory to start again"
             ) from None
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        try:
+            if self._log_path.exists() and self._log_path.read_text() != text:  # lines after the checkpoint, or half a line
+                write_whole(self._log_path, text)
+        except OSError as error:
+            raise TrainingError(f"{self._log_path}: cannot be written ({error.strerror})") from None
 
     def _save(self) -> None:
         try:
             self._manager.save(checkpoint_number=self.step)
         except (tf.errors.OpError, OSError) as error:
-            raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({error})") from None
+            raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({_first_line(error)})") from None
         self._saved_at = time.monotonic()
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message, without TensorFlow's internal prefix."""
+    return re.sub(r"^\{\{.*?\}\} ", "", (str(error).strip() or type(error).__name__).splitlines()[0])[:200]
 
 
 def difference(found: Any, expected: Any, name: str = "") -> str:
@@ -400,9 +433,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1]]
+        parsed = [json.loads(line) for line in lines[:-1]]
+        if not all(isinstance(line, dict) and "step" in line for line in parsed):
+            raise ValueError("a line that is no measurement")
     except ValueError as error:
         raise TrainingError(f"{path}: damaged ({error})") from None
+    return parsed
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
@@ -413,11 +449,13 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
     """
     try:
         with open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise TrainingError(f"{path}: cannot be written ({error.strerror})") from None
+    except ValueError:
+        raise TrainingError(f"{path}: a measurement is not finite at step {line['step']}: {line}") from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,6 +1,8 @@
 """The scripts: what they print, write and refuse, with data sets and models cut down to size."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,23 +13,22 @@ import tiny
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
 
+import _setup  # noqa: E402
+import benchmark  # noqa: E402
 import table1  # noqa: E402
 import table2  # noqa: E402
 
 import data  # noqa: E402
 from reproduce.experiments import TABLE_1, TABLE_2, Experiment  # noqa: E402
-from reproduce.runs import Result, converged_result, result_at  # noqa: E402
+from reproduce.runs import Result, final_result, result_at  # noqa: E402
 from supair import Convergence, paper_model  # noqa: E402
 
 
-def script(name: str, *arguments):
-    return subprocess.run([sys.executable, ROOT / "reproduce" / name, *map(str, arguments)], capture_output=True, text=True)
-
-
-@pytest.mark.parametrize("name", ["table1.py", "table2.py", "benchmark.py"])
-def test_scripts_explain_themselves(name):
-    result = script(name, "--help")
-    assert result.returncode == 0 and f"python reproduce/{name}" in result.stdout
+@pytest.mark.parametrize("script", [table1, table2, benchmark], ids=lambda module: module.__name__)
+def test_scripts_explain_themselves(script, capsys):
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    assert end.value.code == 0 and f"python reproduce/{script.__name__}.py" in capsys.readouterr().out
 
 
 def test_published_numbers():
@@ -42,7 +43,7 @@ def test_published_numbers():
 
 def test_table1_counts_every_parameter(capsys):
     assert table1.count_supair() == TABLE_1["supair"]
-    assert table1.main() == 0
+    assert table1.main([]) == 0
     assert "3,213,145   3,213,145" in capsys.readouterr().out
 
 
@@ -98,7 +99,7 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
     def run_one_only(experiment, *arguments):
         calls.append(experiment)
         if len(calls) > 1:
-            raise Interrupted(7, 2)
+            raise Interrupted("stopped at step 7", 2)
         return real(experiment, *arguments)
 
     real = table2.run
@@ -109,6 +110,28 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
     assert "1 of 2 runs have not got there yet" in captured.out and "Sprites" in captured.out
 
 
+def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
+    """Damage one seed's run and deny the next: the table has the third, names both, and the exit code says so."""
+    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--epochs", "1", *small]
+    folder = tmp_path / "runs/supair/sprites/paper"
+    (folder / "seed0").mkdir(parents=True)
+    (folder / "seed0" / "config.json").write_text("{}")
+    (folder / "seed1").write_text("")
+    assert table2.main(options) == 1
+    out = capsys.readouterr().out
+    assert "seed 2" in out and "2 of 3 runs have not" in out
+    assert f"Failed: {folder}/seed0/config.json: this directory holds another run" in out
+    assert f"Failed: {folder}/seed1: cannot be used (Not a directory)" in out or f"Failed: {folder}/seed1: cannot be used (File exists)" in out
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_between_runs_end_with_the_table_too(small, capsys, monkeypatch, signum):
+    monkeypatch.setattr(table2, "run", lambda *_: os.kill(os.getpid(), signum))
+    assert table2.main(["--seeds", "0", "--datasets", "sprites", "--epochs", "1", *small]) == 128 + signum
+    captured = capsys.readouterr()
+    assert "Interrupted: stopped between training steps" in captured.err and "1 of 1 runs have not" in captured.out
+
+
 def test_results_are_read_off_the_log():
     lines = [
         {"test_accuracy": 0.5 + epoch / 100, "test_elbo": min(epoch, 12) * 100.0, "train_seconds": epoch} for epoch in range(1, 26)
@@ -116,9 +139,12 @@ def test_results_are_read_off_the_log():
     assert result_at(lines, 4, 20) == Result(seed=4, epoch=20, accuracy=0.7, elbo=1200.0, train_seconds=20)
     assert result_at(lines, 4, 26) is None
     # Epochs 16-20 are 20 nats above 11-15 on average, 17-21 no longer above 12-16.
-    assert converged_result(lines, 4, least=5, convergence=Convergence(window=5, gain=20)).epoch == 21
-    assert converged_result(lines[:20], 4, least=5, convergence=Convergence(window=5, gain=20)) is None
-    assert converged_result(lines[:9], 4, least=5, convergence=Convergence(max_epochs=9)).epoch == 9
+    assert final_result(lines, 4, least=5, convergence=Convergence(window=5, gain=20)) == Result(
+        seed=4, epoch=21, accuracy=0.71, elbo=1200.0, train_seconds=21, converged=True
+    )
+    assert final_result(lines[:20], 4, least=5, convergence=Convergence(window=5, gain=20)) is None
+    capped = final_result(lines[:9], 4, least=5, convergence=Convergence(max_epochs=9))
+    assert capped.epoch == 9 and not capped.converged
 
 
 @pytest.mark.parametrize(
@@ -126,16 +152,32 @@ def test_results_are_read_off_the_log():
     [
         (["--datasets", "cifar"], 2, "invalid choice"),
         (["--epochs", "0"], 2, "--epochs: expected at least 1, found 0"),
-        (["--seeds", "1", "1"], 2, "--seeds: expected different numbers"),
+        (["--seeds", "1", "1"], 2, "--seeds: expected each only once, found 1 1"),
+        (["--datasets", "sprites", "sprites"], 2, "--datasets: expected each only once"),
+        (["--seeds", "-1"], 2, "--seeds: expected numbers from 0"),
         (["--mnist", "/nowhere.npz", "--datasets", "multi_mnist"], 1, "error: /nowhere.npz: no such file"),
-        (["--json", "/nowhere/table.json"], 1, "error: --json /nowhere/table.json: no such folder"),
-        (["--runs", "/dev/null/runs"], 1, "error: /dev/null/runs"),
+        (["--json", "/nowhere/table.json"], 2, "argument --json: /nowhere/table.json is a folder, or in one that does not exist"),
     ],
 )
-def test_wrong_options_are_refused(tmp_path, arguments, code, message):
-    options = ["--data", tmp_path, *arguments] if "--data" not in arguments else arguments
-    if "--runs" not in arguments:
-        options += ["--runs", tmp_path / "runs"]
-    result = script("table2.py", "--quick", "--datasets", "sprites", *options)
-    assert result.returncode == code and message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_wrong_options_are_refused(tmp_path, capsys, arguments, code, message):
+    options = ["--quick", "--datasets", "sprites", "--data", str(tmp_path), "--runs", str(tmp_path / "runs"), *arguments]
+    with pytest.raises(SystemExit) as end:
+        _setup.exit_with(lambda: table2.main(options))
+    assert message in f"{end.value.code} {capsys.readouterr().err}"
+    assert end.value.code == 2 if code == 2 else end.value.code.startswith("error: ")
+
+
+def test_an_error_is_one_line_and_exit_code_1(tmp_path):
+    command = [sys.executable, ROOT / "reproduce" / "table2.py", "--quick", "--mnist", tmp_path / "no.npz", "--data", tmp_path]
+    result = subprocess.run([*map(str, command), "--runs", str(tmp_path)], capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/no.npz: no such file; give the MNIST digits with --mnist")
+
+
+def test_matrix_products_are_counted():
+    import tensorflow as tf
+
+    multiply = tf.function(lambda a, b: tf.matmul(a, b, transpose_a=True), jit_compile=True)
+    a, b = tf.zeros([5, 7, 3]), tf.zeros([5, 7, 11])
+    hlo = multiply.experimental_get_compiler_ir(a, b)(stage="hlo")
+    assert benchmark.matmul_flop(hlo) == 2 * 5 * 3 * 7 * 11

@@ -131,6 +131,9 @@ def test_conditional_samples_follow_the_conditional(name):
     weights = np.array([w * np.exp(-0.5 * (0.7 - mu[0]) ** 2 / var[0]) / np.sqrt(var[0]) for w, mu, var in mixture])
     expected = weights @ np.array([mu for _, mu, _ in mixture]) / weights.sum()
     np.testing.assert_array_equal(samples[:, 0], 0.7)
+    second = sum(w * (np.outer(mu, mu) + np.diag(var)) for w, (_, mu, var) in zip(weights / weights.sum(), mixture))
+    covariance = (second - np.outer(expected, expected))[1:, 1:]
+    np.testing.assert_allclose(np.cov(samples.T)[1:, 1:], covariance, atol=0.08 * np.diag(covariance).max())
     error = 5 * samples.std(axis=0)[1:] / np.sqrt(len(samples))
     assert np.all(np.abs(samples.mean(axis=0)[1:] - expected[1:]) < error)
 
@@ -159,6 +162,10 @@ def test_reconstruction_by_hand():
     x = np.array([[0.95, 0.0], [0.1, 0.0], [0.0, 0.0], [0.0, 7.1]])
     observed = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     np.testing.assert_allclose(spn.reconstruct(x, observed), [[1, 7], [0, 5], [0, 5], [1, 7]])
+    # With samples at the leaves, the same components: variance 0.2 around these means.
+    many = spn.reconstruct(np.repeat(x[:1], 20_000, axis=0), np.repeat(observed[:1], 20_000, axis=0), leaf_seed=(1, 2))
+    np.testing.assert_allclose(np.mean(many, axis=0), [1, 7], atol=0.02)
+    np.testing.assert_allclose(np.var(many, axis=0), [0.2, 0.2], atol=0.01)
 
 
 def test_seed_decides_weights_and_samples():

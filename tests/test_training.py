@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_same_seed_same_curve_and_other_seed_other_curve(undisturbed, tmp_path):
 
 
 def test_epoch_by_epoch_equals_at_once(undisturbed, tmp_path):
-    for epochs in (1, 1, 2, 3):
+    for epochs in (1, 3):
         with tiny.run(tmp_path) as run:
             run.train(epochs)
     assert curve(tmp_path) == curve(undisturbed[0])
@@ -65,7 +66,7 @@ def test_epoch_by_epoch_equals_at_once(undisturbed, tmp_path):
         np.testing.assert_array_equal(ours, expected)
 
 
-@pytest.mark.parametrize("stops", [[1], [2, 7], [4, 5, 6, 11]], ids=str)
+@pytest.mark.parametrize("stops", [[4], [5, 11]], ids=str)
 def test_interrupted_and_resumed_equals_undisturbed(undisturbed, tmp_path, monkeypatch, stops):
     """A signal after any step: the state is saved there, and the rest of the curve is the same."""
     monkeypatch.setattr("supair.training.STEPS_PER_CALL", 1)
@@ -167,6 +168,26 @@ def test_not_finite_elbo_stops_and_keeps_the_checkpoint(tmp_path):
             np.testing.assert_array_equal(ours, expected)
 
 
+def test_weights_broken_by_the_last_step_are_not_saved(tmp_path):
+    with tiny.run(tmp_path) as run:
+        run.train(1)
+        good, steps = weights(run), run._train_steps
+
+        def breaking(images, noise, number):
+            elbos = steps(images, noise, number)
+            if number > 0:  # not at the call that only compiles
+                run.model.inference.bias.assign(run.model.inference.bias * np.nan)
+            return elbos
+
+        run._train_steps = breaking
+        with pytest.raises(TrainingError, match="weights are not finite after step 6"):
+            run.train(2)
+    with tiny.run(tmp_path) as run:
+        assert run.step == 5 and curve(tmp_path)[-1]["step"] == 5
+        for ours, expected in zip(weights(run), good):
+            np.testing.assert_array_equal(ours, expected)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -208,6 +229,7 @@ def _flip(path):
         ("checkpoints/ckpt-5.index", _flip),
         ("checkpoints/checkpoint", os.remove),
         ("checkpoints/checkpoint", _truncate),
+        ("checkpoints", shutil.rmtree),
         ("log.jsonl", os.remove),
         ("log.jsonl", _truncate),
         ("config.json", _truncate),
@@ -224,15 +246,24 @@ def test_damaged_runs_are_refused(tmp_path, pattern, damage):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_is_one_clear_error(tmp_path):
-    from supair.training import append_line, write_whole
+    from supair.training import append_line
 
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="log.jsonl: cannot be written .No space left"):
         append_line(tmp_path / "log.jsonl", {"step": 1})
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    from supair.training import write_whole
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     (tmp_path / "config.json").write_text("old")
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError):
-        write_whole(tmp_path / "missing" / "config.json", "new")
-    assert (tmp_path / "config.json").read_text() == "old"
+        write_whole(tmp_path / "config.json", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config.json", "old")]
 
 
 def test_unusable_directories_are_refused(tmp_path):
