@@ -1,7 +1,7 @@
 """Make or inspect the data sets.
 
-    python -m data make multi_mnist sprites     make them, if they are not there (default: all four)
-    python -m data inspect FILE.h5 [...]        check files and say what is in them
+python -m data make multi_mnist sprites     make them, if they are not there (default: all four)
+python -m data inspect FILE.h5 [...]        check files and say what is in them
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from data.store import DATASETS, DEFAULT_DIRECTORY, load, path_of, read
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     maker = commands.add_parser("make", help="make data sets")
     maker.add_argument("datasets", nargs="*", metavar="DATASET", help=f"out of {', '.join(DATASETS)} (default: all)")

@@ -90,7 +90,9 @@ def _checksum(parts) -> str:
         if len(sides) != 2 or sides[0] != sides[1] or images.dtype not in (np.uint8, np.float16):
             raise DataError(f"expected {name} images [n, side, side] uint8 or float16, found {images.shape} {images.dtype}")
         if counts.shape != (scenes,) or boxes.ndim != 3 or boxes.shape[::2] != (scenes, 4):
-            raise DataError(f"expected {name} counts [{scenes}] and boxes [{scenes}, objects, 4], found {counts.shape} {boxes.shape}")
+            raise DataError(
+                f"expected {name} counts [{scenes}] and boxes [{scenes}, objects, 4], found {counts.shape} {boxes.shape}"
+            )
         for array in (images, counts, boxes):
             digest.update(f"{name} {array.shape} {np.dtype(array.dtype).str} {white}".encode())
             for start in range(0, scenes, 4096):

@@ -44,9 +44,7 @@ class GaussianLeaves(keras.layers.Layer):
         self.regions = [graph.regions[region] for region in graph.leaves]
         self.num_members = sum(len(scope) for scope in self.regions)
         # Where each member stands in the dense [D, regions] table, and which member stands at each of its places.
-        self._place_of_member = np.concatenate(
-            [scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)]
-        )
+        self._place_of_member = np.concatenate([scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)])
         self._member_at_place = np.full(self.num_variables * len(self.regions), self.num_members)
         self._member_at_place[self._place_of_member] = np.arange(self.num_members)
         self._seed = seed
@@ -54,9 +52,7 @@ class GaussianLeaves(keras.layers.Layer):
     def build(self, input_shape=None):
         shape = [self.num_members, self.num_components]
         self.mean = self.add_weight(shape=shape, initializer=_initializer(0.1, self._seed), name="mean")
-        self.variance_logit = self.add_weight(
-            shape=shape, initializer=_initializer(0.1, self._seed + 1), name="variance_logit"
-        )
+        self.variance_logit = self.add_weight(shape=shape, initializer=_initializer(0.1, self._seed + 1), name="variance_logit")
         self.built = True
 
     @property

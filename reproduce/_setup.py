@@ -27,7 +27,11 @@ def add_places(arguments: argparse.ArgumentParser) -> None:
         help="where generated data sets are kept (default: data/generated/)",
     )  # fmt: skip
     arguments.add_argument(
-        "--mnist", type=Path, default=ROOT / "data" / "mnist.npz", metavar="FILE", help="the MNIST digits (default: data/mnist.npz)"
+        "--mnist",
+        type=Path,
+        default=ROOT / "data" / "mnist.npz",
+        metavar="FILE",
+        help="the MNIST digits (default: data/mnist.npz)",
     )
 
 

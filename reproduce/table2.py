@@ -22,15 +22,16 @@ from supair.config import PAPER_EPOCHS, TrainingConfig
 from supair.hardware import describe_machine, matmul_gflops
 from supair.training import Interrupted, TrainingError, read_log
 
-QUICK_EPOCHS = {"multi_mnist": 2, "sprites": 2}
-QUICK_SEED = 0
+QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("multi_mnist", "sprites"), 2, 0
 SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
 STEP_GFLOP = 18.0  # a training step takes about as long as this much of a large matrix product (benchmark.py)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke run of one seed on Multi-MNIST and Sprites, kept apart in RUNS/quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run of one seed on Multi-MNIST and Sprites, kept apart in RUNS/quick"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="seeds to run (default: 0 1 2 3 4)")
     parser.add_argument(
         "--epochs", type=int, metavar="N", help="train N epochs and stop there (default: 20, then on to convergence)"
@@ -58,10 +59,9 @@ class Table:
 
     def __init__(self, arguments: argparse.Namespace):
         self.quick = arguments.quick
-        datasets = arguments.datasets or (list(QUICK_EPOCHS) if self.quick else list(DATASETS))
+        datasets = arguments.datasets or (QUICK_DATASETS if self.quick else DATASETS)
         seeds = arguments.seeds or ([QUICK_SEED] if self.quick else [0, 1, 2, 3, 4])
-        default_epochs = QUICK_EPOCHS if self.quick else {}
-        self.epochs = {d: arguments.epochs or default_epochs.get(d, max(QUICK_EPOCHS.values()) if self.quick else PAPER_EPOCHS) for d in datasets}
+        self.epochs = arguments.epochs or (QUICK_EPOCHS if self.quick else PAPER_EPOCHS)
         self.to_convergence = not self.quick and arguments.epochs is None
         # Seed by seed, so that every data set has a first result early.
         self.experiments = [
@@ -84,13 +84,11 @@ class Table:
 
     def announce(self) -> None:
         """Say what will be run and how long that should take."""
-        steps = sum(
-            max(0, self.epochs[e.dataset] - len(self.lines(e))) * self.steps_per_epoch(e.dataset) for e in self.experiments
-        )
+        steps = sum(max(0, self.epochs - len(self.lines(e))) * self.steps_per_epoch(e.dataset) for e in self.experiments)
         seconds = STEP_GFLOP / matmul_gflops() * steps * 1.2  # a fifth for measuring accuracies
         kind = "Quick run (a smoke test, not the paper's protocol)" if self.quick else "Table 2"
-        plan = ", ".join(f"{TITLES[d]} {n} epochs" for d, n in self.epochs.items())
-        print(f"{kind}: {len(self.experiments)} runs in {self.settings.runs} ({plan}).")
+        plan = ", ".join(dict.fromkeys(TITLES[e.dataset] for e in self.experiments))
+        print(f"{kind}: {len(self.experiments)} runs of {self.epochs} epochs in {self.settings.runs} ({plan}).")
         print(f"{steps} training steps to go, about {_duration(seconds)} on {describe_machine()['summary']}.")
         if self.to_convergence:
             print("Then every run goes on until it has converged, which takes two to four times as long again.")
@@ -101,7 +99,7 @@ class Table:
         for convergence in (None, CONVERGENCE) if self.to_convergence else (None,):
             for experiment in self.experiments:
                 try:
-                    run(experiment, self.settings, self.epochs[experiment.dataset], convergence)
+                    run(experiment, self.settings, self.epochs, convergence)
                 except TrainingError as error:
                     if str(error) not in self.failures:
                         self.failures.append(str(error))
@@ -110,14 +108,13 @@ class Table:
     def rows(self) -> list[dict]:
         """One row for each model, data set and budget that has results."""
         rows = []
+        budgets = {"quick" if self.quick else f"{self.epochs} epochs": lambda e: result_at(self.lines(e), e.seed, self.epochs)}
+        if self.to_convergence:
+            budgets["converged"] = lambda e: final_result(self.lines(e), e.seed, self.epochs)
         groups: dict[tuple[str, str, str], list[Experiment]] = {}
         for experiment in self.experiments:
             groups.setdefault((experiment.dataset, experiment.model, experiment.recipe), []).append(experiment)
         for (dataset, model, recipe), experiments in groups.items():
-            epochs = self.epochs[dataset]
-            budgets = {"quick" if self.quick else f"{epochs} epochs": lambda e: result_at(self.lines(e), e.seed, epochs)}  # noqa: B023
-            if self.to_convergence:
-                budgets["converged"] = lambda e: final_result(self.lines(e), e.seed, epochs)  # noqa: B023
             for budget, result_of in budgets.items():
                 results = [result for experiment in experiments if (result := result_of(experiment))]
                 if results:
@@ -143,13 +140,15 @@ class Table:
                 print(f"{'':<12}{f'seed {seed}':<23}{accuracy:<31.1%}{elbo:<17.0f}{epochs:>7}{seconds:>9.0f}{note}")
             if len(row["seeds"]) > 1:
                 print(f"{'':<12}{'median':<23}{statistics.median(row['accuracy']):<31.1%}{statistics.median(row['elbo']):.0f}")
-        print(f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy.")
+        print(
+            f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy."
+        )
         if self.to_convergence:
             print(
                 f"Converged: the test ELBO's mean over {CONVERGENCE.window} epochs is less than {CONVERGENCE.gain:.0f} nats above "
                 f"that over the {CONVERGENCE.window} before (at most {CONVERGENCE.max_epochs} epochs; a row shows the largest number)."
             )
-        missing = len(self.experiments) - sum(result_at(self.lines(e), e.seed, self.epochs[e.dataset]) is not None for e in self.experiments)
+        missing = len(self.experiments) - sum(result_at(self.lines(e), e.seed, self.epochs) is not None for e in self.experiments)
         if missing:
             print(f"{missing} of {len(self.experiments)} runs have not got there yet; the same command goes on with them.")
         for failure in self.failures:

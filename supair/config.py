@@ -108,7 +108,11 @@ class ModelConfig:
         for name in ("count_log_weight", "count_penalty"):
             _require(math.isfinite(getattr(self, name)), f"a finite {name}", getattr(self, name))
         _require(isinstance(self.object, SpnConfig), "object to be an SpnConfig", self.object)
-        _require(self.background is None or isinstance(self.background, SpnConfig), "background to be an SpnConfig or None", self.background)
+        _require(
+            self.background is None or isinstance(self.background, SpnConfig),
+            "background to be an SpnConfig or None",
+            self.background,
+        )
         _require(self.position_max <= 1, "position_max of at most 1", self.position_max)
 
 
@@ -155,4 +159,3 @@ def paper_model(dataset: str) -> ModelConfig:
     _require(dataset in _VARIANCES, f"a data set out of {', '.join(_VARIANCES)}", dataset)
     object_variances, background_variances = _VARIANCES[dataset]
     return ModelConfig(object=object_spn(*object_variances), background=background_spn(*background_variances))
-

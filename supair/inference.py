@@ -65,9 +65,7 @@ class InferenceNetwork(keras.layers.Layer):
         limit = math.sqrt(6 / (pixels + units + 4 * units))
         uniform = [keras.initializers.RandomUniform(-limit, limit, seed=seed + k) for k in range(2)]
         self.kernel = self.add_weight(shape=[pixels, 4 * units], initializer=uniform[0], name="kernel")
-        self.recurrent_kernel = self.add_weight(
-            shape=[units, 4 * units], initializer=uniform[1], name="recurrent_kernel"
-        )
+        self.recurrent_kernel = self.add_weight(shape=[units, 4 * units], initializer=uniform[1], name="recurrent_kernel")
         self.bias = self.add_weight(shape=[4 * units], initializer="zeros", name="bias")
         self.hidden, self.output_layer = (
             keras.layers.Dense(

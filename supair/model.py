@@ -135,9 +135,7 @@ class SuPAIR(keras.Model):
     def log_p_objects(self, parts: SceneParts):
         """log SPN_obj(patch | visible), [batch, step]."""
         pixels = self.config.patch_size**2
-        log_p = self.object_spn.log_prob(
-            tf.reshape(parts.patches, [-1, pixels]), tf.reshape(parts.visible, [-1, pixels])
-        )
+        log_p = self.object_spn.log_prob(tf.reshape(parts.patches, [-1, pixels]), tf.reshape(parts.visible, [-1, pixels]))
         return tf.transpose(tf.reshape(log_p, [self.config.num_steps, -1]))
 
     def log_p_background(self, images, parts: SceneParts):
@@ -155,7 +153,5 @@ class SuPAIR(keras.Model):
     def reconstruct_objects(self, parts: SceneParts):
         """The most probable explanation of every patch given what is visible of it, [step, batch, A, A]."""
         size = self.config.patch_size
-        pixels = self.object_spn.reconstruct(
-            tf.reshape(parts.patches, [-1, size**2]), tf.reshape(parts.visible, [-1, size**2])
-        )
+        pixels = self.object_spn.reconstruct(tf.reshape(parts.patches, [-1, size**2]), tf.reshape(parts.visible, [-1, size**2]))
         return tf.reshape(pixels, [self.config.num_steps, -1, size, size])

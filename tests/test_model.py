@@ -165,7 +165,12 @@ def test_other_impossible_configurations_are_refused(build, message):
 
 def test_variance_bounds_of_the_four_data_sets():
     bounds = {
-        name: (config.object.variance_min, config.object.variance_max, config.background.variance_min, config.background.variance_max)
+        name: (
+            config.object.variance_min,
+            config.object.variance_max,
+            config.background.variance_min,
+            config.background.variance_max,
+        )
         for name in ("multi_mnist", "sprites", "noisy_mnist", "grid_mnist")
         if (config := paper_model(name))
     }

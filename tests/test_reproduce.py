@@ -121,7 +121,10 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "seed 2" in out and "2 of 3 runs have not" in out
     assert f"Failed: {folder}/seed0/config.json: this directory holds another run" in out
-    assert f"Failed: {folder}/seed1: cannot be used (Not a directory)" in out or f"Failed: {folder}/seed1: cannot be used (File exists)" in out
+    assert (
+        f"Failed: {folder}/seed1: cannot be used (Not a directory)" in out
+        or f"Failed: {folder}/seed1: cannot be used (File exists)" in out
+    )
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -134,7 +137,8 @@ def test_signals_between_runs_end_with_the_table_too(small, capsys, monkeypatch,
 
 def test_results_are_read_off_the_log():
     lines = [
-        {"test_accuracy": 0.5 + epoch / 100, "test_elbo": min(epoch, 12) * 100.0, "train_seconds": epoch} for epoch in range(1, 26)
+        {"test_accuracy": 0.5 + epoch / 100, "test_elbo": min(epoch, 12) * 100.0, "train_seconds": epoch}
+        for epoch in range(1, 26)
     ]
     assert result_at(lines, 4, 20) == Result(seed=4, epoch=20, accuracy=0.7, elbo=1200.0, train_seconds=20)
     assert result_at(lines, 4, 26) is None
@@ -171,7 +175,9 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path):
     command = [sys.executable, ROOT / "reproduce" / "table2.py", "--quick", "--mnist", tmp_path / "no.npz", "--data", tmp_path]
     result = subprocess.run([*map(str, command), "--runs", str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/no.npz: no such file; give the MNIST digits with --mnist")
+    assert result.stderr.splitlines()[-1].startswith(
+        f"error: {tmp_path}/no.npz: no such file; give the MNIST digits with --mnist"
+    )
 
 
 def test_matrix_products_are_counted():

@@ -51,7 +51,9 @@ def test_log_prob_is_that_of_the_enumerated_mixture(name, kind):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_float32_agrees_with_float64(name):
     x, observed = evidence(make(name))
-    np.testing.assert_allclose(make(name, "float32").log_prob(x, observed), make(name).log_prob(x, observed), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(
+        make(name, "float32").log_prob(x, observed), make(name).log_prob(x, observed), rtol=2e-5, atol=2e-5
+    )
 
 
 def test_density_integrates_to_one_and_marginals_are_integrals():
