@@ -17,11 +17,11 @@ def _initializer(stddev: float, seed: int):
 
 
 class GaussianLeaves(keras.layers.Layer):
-    """Factorised Gaussians over every leaf region, as one matrix product.
+    """Factorised Gaussians over every leaf region, as matrix products.
 
     log N(x; mu, s²) = -x²/(2 s²) + x mu/s² - (mu²/s² + log 2 pi s²)/2 is linear in (x², x, 1).  Weighting the three
-    by how far a pixel is observed and putting zeros where a variable lies outside a region makes all leaf regions
-    one product of [batch, 3 D] with [3 D, regions * components].
+    by how far a variable is observed and putting zeros where it lies outside a region gives all leaf regions at once:
+    [batch, 2 D] times [2 D, regions * components] for the first two, and [batch, D] times [D, ...] for the last.
 
     The weights `mean` and `variance_logit` are [members, components], with the variables of the leaf regions one
     region after another; variance = variance_min + (variance_max - variance_min) * sigmoid(variance_logit).

@@ -39,11 +39,8 @@ class Result:
     converged: bool = False
 
 
-def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> list[dict[str, Any]]:
+def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> None:
     """Train up to `epochs` (and to convergence, given a criterion), as far as that is not done yet.
-
-    Returns:
-      the log lines at the ends of epochs 1, 2, ...
 
     Raises:
       DataError, TrainingError, Interrupted: see `data.load` and `supair.training.Run`.
@@ -63,7 +60,6 @@ def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Co
     name = f"{TITLES[experiment.model]} {TITLES[experiment.dataset]} seed {experiment.seed}"
     with training:
         training.train(epochs, convergence, description=name)
-        return training.epoch_lines()
 
 
 def result_at(lines: list[dict[str, Any]], seed: int, epoch: int) -> Result | None:

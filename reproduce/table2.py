@@ -24,7 +24,7 @@ from supair.training import Interrupted, TrainingError, read_log
 
 QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("multi_mnist", "sprites"), 2, 0
 SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
-STEP_GFLOP = 18.0  # a training step takes about as long as this much of a large matrix product (benchmark.py)
+STEP_GFLOP = 20.0  # a training step takes about as long as this much of a large matrix product (18.6 to 23 in benchmark.py)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -91,7 +91,7 @@ class Table:
         print(f"{kind}: {len(self.experiments)} runs of {self.epochs} epochs in {self.settings.runs} ({plan}).")
         print(f"{steps} training steps to go, about {_duration(seconds)} on {describe_machine()['summary']}.")
         if self.to_convergence:
-            print("Then every run goes on until it has converged, which takes two to four times as long again.")
+            print(f"Then every run goes on until it has converged, to epoch {CONVERGENCE.max_epochs} at most.")
         sys.stdout.flush()
 
     def train(self) -> None:
