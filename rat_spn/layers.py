@@ -162,15 +162,42 @@ class SumProducts(keras.layers.Layer):
         # One shift for each parent and scene, so that its partitions can be added.
         shift = tf.reduce_max(tf.concat([maxima for _, _, maxima in parts], axis=1), axis=1, keepdims=True)
         total = 0.0
-        for (left, right, maxima), log_weight in zip(parts, self.log_weights()):
-            left = tf.exp(left + (maxima - shift))  # [regions, partitions, K_left, batch]
-            rows, count, k_left, k_right, sums = log_weight.shape
-            weight = tf.transpose(tf.exp(log_weight), [0, 1, 3, 4, 2])
-            mixed = tf.matmul(tf.reshape(weight, [rows, count, k_right * sums, k_left]), left)
-            mixed = tf.reshape(mixed, [rows, count, k_right, sums, -1])
-            total += tf.reduce_sum(mixed * right[:, :, :, tf.newaxis], axis=[1, 2])  # [regions, sums, batch]
-        tiny = np.finfo(left.dtype.as_numpy_dtype).tiny
+        for (log_left, right_value, maxima), log_weight in zip(parts, self.log_weights()):
+            left_value = tf.exp(log_left + (maxima - shift))  # [regions, partitions, K_left, batch]
+            total += tf.reduce_sum(mix_pairs(left_value, right_value, tf.exp(log_weight)), axis=1)  # [regions, sums, batch]
+        tiny = np.finfo(total.dtype.as_numpy_dtype).tiny
         return tf.math.log(tf.maximum(total, tiny)) + shift[:, 0]
+
+
+@tf.custom_gradient
+def mix_pairs(left, right, weight):
+    """Weighted sums over all pairs of nodes: the sum over l, r of weight[l, r, s] left[l, batch] right[r, batch].
+
+    The gradient is written by hand for one sum over an axis that is not the last: added up slice by slice it takes a
+    third of the time that `tf.reduce_sum` takes when it is compiled for a CPU.
+
+    Args:
+      left, right: [..., K_left, batch] and [..., K_right, batch].
+      weight: [..., K_left, K_right, sums].
+
+    Returns:
+      [..., sums, batch].
+    """
+    *outer, k_left, k_right, sums = weight.shape
+    rank = len(outer)
+    order = [*range(rank), rank + 1, rank + 2, rank]  # left nodes last
+    matrix = tf.reshape(tf.transpose(weight, order), [*outer, k_right * sums, k_left])
+    mixed = tf.reshape(tf.matmul(matrix, left), [*outer, k_right, sums, -1])
+
+    def grad(upstream):
+        by_right = tf.add_n([mixed[..., s, :] * upstream[..., s, tf.newaxis, :] for s in range(sums)])
+        by_mixed = right[..., tf.newaxis, :] * upstream[..., tf.newaxis, :, :]
+        by_mixed = tf.reshape(by_mixed, [*outer, k_right * sums, -1])
+        by_left = tf.matmul(matrix, by_mixed, transpose_a=True)
+        by_matrix = tf.reshape(tf.matmul(by_mixed, left, transpose_b=True), [*outer, k_right, sums, k_left])
+        return by_left, by_right, tf.transpose(by_matrix, np.argsort(order))
+
+    return tf.reduce_sum(mixed * right[..., tf.newaxis, :], axis=-3), grad
 
 
 def child_sizes(graph: RegionGraph, region: int, num_nodes: list[int]) -> dict[tuple[int, int], list[int]]:

@@ -38,26 +38,38 @@ def hat_slope(offsets):
 def crop(images, rows, columns):
     """Bilinear samples of images at the grid of `rows` and `columns`, zero beyond the outermost pixels.
 
-    The gradient is written by hand (the derivative by a point is a crop with the hat's slope), because most of the
-    one that TensorFlow derives is products of small transposed matrices, which take three times as long on a CPU.
+    A row of samples mixes two neighbouring rows of pixels, which are gathered; the columns are a product with the
+    hats, because neighbours in a row cannot be gathered as fast.  The gradient is written by hand (the derivative by
+    a point is a crop with the hat's slope): the one that TensorFlow derives takes three times as long on a CPU.
 
     Args:
       images: [..., B, B].
-      rows, columns: [..., A] coordinates in pixels.
+      rows, columns: [..., A] coordinates in pixels, from -1 to B.
 
     Returns:
       [..., A, A].
     """
-    pixels = tf.range(images.shape[-1], dtype=rows.dtype)
-    row_offsets = pixels - rows[..., :, tf.newaxis]  # [..., A, B]
+    size = images.shape[-1]
+    pixels = tf.range(size, dtype=rows.dtype)
+    above = tf.floor(rows)
+    row_of = tf.reshape(images, [-1, size])
+    first = tf.reshape(tf.range(tf.size(rows) // rows.shape[-1]) * size, [*tf.unstack(tf.shape(rows)[:-1]), 1])
+
+    def pixel_rows(index):  # [..., A, B]; zeros beyond the first and the last
+        inside = (index >= 0) & (index <= size - 1)
+        found = tf.gather(row_of, first + tf.cast(tf.clip_by_value(index, 0, size - 1), tf.int32))
+        return tf.where(inside[..., tf.newaxis], found, 0.0)
+
+    upper = pixel_rows(above)
+    slope = pixel_rows(above + 1.0) - upper
+    cut_rows = upper + (rows - above)[..., tf.newaxis] * slope
     column_offsets = pixels[:, tf.newaxis] - columns[..., tf.newaxis, :]  # [..., B, A]
-    cut_rows = tf.matmul(hat(row_offsets), images)
 
     def grad(upstream):
-        # The hats once more, transposed from the start: [..., A, B] for the columns, [..., B, A] for the rows.
+        # Hats once more, transposed from the start: [..., A, B] for the columns, [..., B, A] for the rows.
         spread = tf.matmul(upstream, hat(pixels - columns[..., :, tf.newaxis]))
         by_image = tf.matmul(hat(pixels[:, tf.newaxis] - rows[..., tf.newaxis, :]), spread)
-        by_row = tf.reduce_sum(spread * tf.matmul(hat_slope(row_offsets), images), axis=-1)
+        by_row = tf.reduce_sum(spread * slope, axis=-1)
         by_column = tf.reduce_sum(upstream * tf.matmul(cut_rows, hat_slope(column_offsets)), axis=-2)
         return by_image, by_row, by_column
 
@@ -95,5 +107,12 @@ def take_apart(images, z_where, patch_size: int) -> SceneParts:
 
     # Points are clipped to a border of zeros one pixel wide: what lies outside the scene counts as hidden.
     border_rows, border_columns = (tf.clip_by_value(points, -1.0, size - 0.0001) for points in (rows, columns))
-    visible = crop(tf.stack(maps[:-1]), border_rows, border_columns)
+    # Nothing is in front of step 1, so its crop of a map of ones is the product of what is inside along each axis.
+    inside_share = [tf.minimum(1.0 + points[0], size - points[0]) for points in (border_rows, border_columns)]
+    row_share, column_share = (tf.minimum(1.0, share) for share in inside_share)  # [batch, A]
+    visible = row_share[:, :, tf.newaxis] * column_share[:, tf.newaxis, :]
+    visible = visible[tf.newaxis]
+    if steps > 1:
+        behind = crop(tf.stack(maps[1:-1]), border_rows[1:], border_columns[1:])
+        visible = tf.concat([visible, behind], axis=0)
     return SceneParts(patches, visible, tf.stack(maps))

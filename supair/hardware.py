@@ -33,14 +33,16 @@ def describe_machine() -> dict[str, str]:
     }
 
 
+_multiply = tf.function(tf.matmul, jit_compile=True)
+
+
 def matmul_gflops(size: int = 1024, seconds: float = 0.5) -> float:
     """Rate of square float32 matrix products of the given size, the best of several, in GFLOP/s."""
     a, b = tf.random.stateless_normal([2, size, size], [0, 0])
-    multiply = tf.function(tf.matmul, jit_compile=True)
-    multiply(a, b).numpy()
+    _multiply(a, b).numpy()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        multiply(a, b).numpy()
+        _multiply(a, b).numpy()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best / 1e9
