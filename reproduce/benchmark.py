@@ -38,18 +38,17 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
     import data as scenes
     from supair import SuPAIR, TrainingConfig, paper_model
     from supair.hardware import matmul_gflops
-    from supair.training import EVALUATION_BATCH, STEPS_PER_CALL, Evaluator, make_optimizer, make_train_steps, where_noise
+    from supair.training import EVALUATION_BATCH, STEPS_PER_CALL, Evaluator, Optimizer, make_train_steps, sample_noise
 
     batch, side, steps = (case[name] for name in ("batch", "side", "steps"))
     model = SuPAIR(dataclasses.replace(paper_model("multi_mnist"), scene_size=side, num_steps=steps))
-    optimizer = make_optimizer(TrainingConfig(batch_size=batch))
-    optimizer.build(model.trainable_variables)
+    optimizer = Optimizer(model, TrainingConfig(batch_size=batch))
     train_steps = make_train_steps(model, optimizer)
     scene_file = scenes.load("multi_mnist", 0, data, mnist=mnist)
     # Larger scenes are the paper's on a larger canvas.
     images = np.zeros([STEPS_PER_CALL, batch, side, side], np.float32)
     images[..., :50, :50] = scene_file["train"].read(0, STEPS_PER_CALL * batch).reshape(STEPS_PER_CALL, batch, 50, 50)
-    noise = np.stack([where_noise(0, step, batch, steps) for step in range(STEPS_PER_CALL)])
+    noise = np.stack([sample_noise(model, 0, step, batch) for step in range(STEPS_PER_CALL)])
     start = time.perf_counter()
     train_steps(images, noise, tf.constant(0))
     result = {**case, "compile_s": time.perf_counter() - start}

@@ -117,6 +117,56 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class AirConfig:
+    """AIR, as its Pyro implementation recommends it (named "pyro" in the tables); see `table1_air` for the other one."""
+
+    scene_size: int = 50
+    window_size: int = 28
+    num_steps: int = 3
+    lstm_units: int = 256
+    hidden_units: int = 200  # of encoder and decoder
+    head_units: int = 200  # between an LSTM and its outputs; 0: none
+    what_size: int = 50
+    # p(N=n) proportional to count_ratio^n: small, or every non-empty scene is soon counted as N_max.
+    count_ratio: float = 0.01
+    scale_prior: tuple[float, float] = (3.0, 0.2)  # mean and standard deviation of the inverse scale s
+    position_prior: tuple[float, float] = (0.0, 1.0)
+    decoder_bias: float = -2.0  # a dark start: a bright window costs likelihood before it helps, and no object survives
+    likelihood_scale: float = 0.3
+    # Nats to one unit of the baseline network's output. Costs are some hundred nats, and a network that starts with
+    # outputs of 0.1 should not have to grow its weights a thousandfold to follow them.
+    baseline_scale: float = 100.0
+
+    def __post_init__(self):
+        for name in ("scene_size", "window_size", "num_steps", "lstm_units", "hidden_units", "what_size"):
+            value = getattr(self, name)
+            _require(_is_integer(value, 1), f"{name} to be an integer of at least 1", value)
+        for name in ("scene_size", "window_size"):
+            _require(getattr(self, name) >= 2, f"{name} of at least 2", getattr(self, name))
+        _require(_is_integer(self.head_units, 0), "head_units to be an integer of at least 0", self.head_units)
+        _require(0 < self.count_ratio < math.inf, "count_ratio above 0", self.count_ratio)
+        for name in ("scale_prior", "position_prior"):
+            pair = getattr(self, name)
+            well_formed = len(pair) == 2 and all(math.isfinite(value) for value in pair) and pair[1] > 0
+            _require(well_formed, f"{name} (mean, standard deviation above 0)", pair)
+        _require(math.isfinite(self.decoder_bias), "a finite decoder_bias", self.decoder_bias)
+        for name in ("likelihood_scale", "baseline_scale"):
+            _require(0 < getattr(self, name) < math.inf, f"{name} above 0", getattr(self, name))
+
+    @property
+    def prior_chances(self) -> list[float]:
+        """p(z_pres_t = 1 | step t-1 found an object) for every step: p(N >= t) / p(N >= t-1)."""
+        weights = [self.count_ratio**count for count in range(self.num_steps + 1)]
+        at_least = [sum(weights[count:]) for count in range(self.num_steps + 1)]
+        return [now / before for before, now in zip(at_least, at_least[1:])]
+
+
+def table1_air() -> AirConfig:
+    """AIR with linear heads, whose parts have exactly the numbers of parameters of Table 1."""
+    return AirConfig(head_units=0)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Adam as the code runs it; the data are not shuffled, and an epoch drops the last, smaller batch."""
 
@@ -126,6 +176,7 @@ class TrainingConfig:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    baseline_learning_rate: float | None = None  # of a model's baseline (AIR)
     log_every: int = 50  # steps between two measurements of the test accuracy (code)
 
     def __post_init__(self):
@@ -135,6 +186,8 @@ class TrainingConfig:
         _require(self.seed < 2**31, "seed below 2**31", self.seed)
         for name in ("learning_rate", "epsilon"):
             _require(0 < getattr(self, name) < math.inf, f"{name} above 0", getattr(self, name))
+        rate = self.baseline_learning_rate
+        _require(rate is None or 0 < rate < math.inf, "baseline_learning_rate above 0 or None", rate)
         for name in ("beta_1", "beta_2"):
             _require(0 <= getattr(self, name) < 1, f"{name} in [0, 1)", getattr(self, name))
 

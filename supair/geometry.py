@@ -57,7 +57,7 @@ def crop(images, rows, columns):
 
     def pixel_rows(index):  # [..., A, B]; zeros beyond the first and the last
         inside = (index >= 0) & (index <= size - 1)
-        found = tf.gather(row_of, first + tf.cast(tf.clip_by_value(index, 0, size - 1), tf.int32))
+        found = tf.gather(row_of, first + tf.clip_by_value(tf.cast(index, tf.int32), 0, size - 1))  # integers: no NaN
         return tf.where(inside[..., tf.newaxis], found, 0.0)
 
     upper = pixel_rows(above)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from supair.inference import SceneDescription
-
-
 def count_accuracy(true_counts: np.ndarray, counts: np.ndarray) -> float:
     """Share of scenes whose number of objects is right."""
     return float(np.mean(np.asarray(true_counts) == np.asarray(counts)))
@@ -43,11 +40,36 @@ def mean_matched_iou(true_boxes: list[np.ndarray], boxes: list[np.ndarray]) -> f
     return float(np.mean(matched)) if matched else float("nan")
 
 
-def present_boxes(description: SceneDescription, patch_size: int) -> list[np.ndarray]:
-    """For every scene the boxes [objects, 4] (left, top, width, height in pixels) of the steps that found an object.
+def present_boxes(z_pres: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
+    """For every scene the boxes [objects, 4] of the steps that found an object, that is whose z_pres rounds to 1.
 
-    These are q's means, for steps whose z_pres rounds to 1.
+    Args:
+      z_pres: [scenes, steps].
+      boxes: [scenes, steps, 4].
     """
-    where = np.asarray(description.where_loc)
-    boxes = np.concatenate([where[..., 2:], patch_size * where[..., :2]], axis=-1)
-    return [scene[present] for scene, present in zip(boxes, np.round(description.z_pres) == 1)]
+    return [scene[present] for scene, present in zip(np.asarray(boxes), np.round(z_pres) == 1)]
+
+
+COLLAPSE_SHARE = 0.95
+
+
+def collapse(confusion: list[list[int]]) -> str | None:
+    """How a model's counts have collapsed, or None if they have not.
+
+    They have if 95 % of the scenes that are not empty are given the same count, though fewer of them have it.
+
+    Args:
+      confusion: as `count_confusion` gives it.
+
+    Returns:
+      "all empty", "always N_max", "all one count", or None.
+    """
+    table = np.asarray(confusion)[1:]  # by construction the columns end at N_max
+    total = table.sum()
+    if not total:
+        return None
+    count = int(np.argmax(table.sum(axis=0)))
+    true_share = table[count - 1].sum() / total if 0 < count <= len(table) else 0.0
+    if table[:, count].sum() < COLLAPSE_SHARE * total or true_share >= COLLAPSE_SHARE:
+        return None
+    return {0: "all empty", table.shape[1] - 1: "always N_max"}.get(count, "all one count")

@@ -77,6 +77,14 @@ class SuPAIR(keras.Model):
       ConfigError: if the configuration's structures do not fit its sizes.
     """
 
+    noise_size = 4  # standard normal numbers that a step of a scene needs, for z_where
+    baseline_variables = ()
+    collapse_hints = {
+        "all empty": "the first step's z_pres fell to 0 before its box meant anything; nothing brings it back, try another seed",
+        "always N_max": "the background model explains too little, or nothing (background=None)",
+        "all one count": "a step's z_pres fell to 0 before its box meant anything; nothing brings it back, try another seed",
+    }
+
     def __init__(
         self,
         config: ModelConfig,
@@ -102,6 +110,16 @@ class SuPAIR(keras.Model):
 
     def call(self, images) -> SceneDescription:
         return self.inference(images)
+
+    def training_loss(self, images, noise):
+        """The negative mean ELBO, whose gradient is the training step, and the mean ELBO; both scalars."""
+        elbo = tf.reduce_mean(self.evaluate_elbo(images, noise).elbo.total)
+        return -elbo, elbo
+
+    def boxes(self, description: SceneDescription):
+        """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where)."""
+        where = description.where_loc
+        return tf.concat([where[..., 2:], self.config.patch_size * where[..., :2]], axis=-1)
 
     def evaluate_elbo(self, images, noise) -> Evaluation:
         """The bound with one reparameterised sample of z_where a scene.

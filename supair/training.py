@@ -25,14 +25,14 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supair import metrics
+from supair.air import AIR
 from supair.config import ConfigError, TrainingConfig
-from supair.inference import SceneDescription
-from supair.model import Elbo, SuPAIR
+from supair.model import SuPAIR
 
 STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
 CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
 EVALUATION_BATCH = 250
-EVALUATION_SEED = 2**31  # noise of z_where on the test set, the same at every evaluation; above every run's seed
+EVALUATION_SEED = 2**31  # noise on the test set, the same at every evaluation; above every run's seed
 
 
 class TrainingError(RuntimeError):
@@ -47,28 +47,68 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-def where_noise(seed: int, step: int, scenes: int, num_steps: int) -> np.ndarray:
-    """Standard normal noise for z_where [scenes, num_steps, 4], decided by seed and training step alone.
+def sample_noise(model: SuPAIR | AIR, seed: int, step: int, scenes: int) -> np.ndarray:
+    """Standard normal noise [scenes, num_steps, noise_size], decided by seed and training step alone.
 
     From NumPy, because TensorFlow's own depends on the device and on whether it is compiled.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
-    return generator.standard_normal([scenes, num_steps, 4], dtype=np.float32)
+    return generator.standard_normal([scenes, model.config.num_steps, model.noise_size], dtype=np.float32)
 
 
-def make_train_steps(model: SuPAIR, optimizer: keras.optimizers.Optimizer, compiled: bool = True):
+class Optimizer:
+    """Adam for a model and, if it has a baseline, another one with a learning rate of its own for that.
+
+    Args:
+      model: the model.
+      config: learning rates and the rest.
+
+    Raises:
+      ConfigError: if the model has a baseline and the configuration has no learning rate for it, or the reverse.
+    """
+
+    def __init__(self, model: SuPAIR | AIR, config: TrainingConfig):
+        baseline = {id(variable) for variable in model.baseline_variables}
+        if bool(baseline) != (config.baseline_learning_rate is not None):
+            raise ConfigError(
+                f"expected a baseline_learning_rate for a model with a baseline and for no other, "
+                f"found {config.baseline_learning_rate} for {model.name}"
+            )
+        self._groups = []  # optimizer, and the places of its variables among all of the model's
+        for rate, of_baseline in ((config.learning_rate, False), (config.baseline_learning_rate, True)):
+            places = [k for k, variable in enumerate(model.trainable_variables) if (id(variable) in baseline) == of_baseline]
+            if places:
+                adam = keras.optimizers.Adam(rate, config.beta_1, config.beta_2, config.epsilon)
+                adam.build([model.trainable_variables[k] for k in places])
+                self._groups.append((adam, places))
+
+    @property
+    def step(self) -> int:
+        """Training steps made so far."""
+        return int(self._groups[0][0].iterations)
+
+    @property
+    def variables(self) -> list:
+        return [variable for adam, _ in self._groups for variable in adam.variables]
+
+    def apply(self, gradients: list, variables: list) -> None:
+        """One step, given the gradients by all of the model's trainable variables."""
+        for adam, places in self._groups:
+            adam.apply([gradients[k] for k in places], [variables[k] for k in places])
+
+
+def make_train_steps(model: SuPAIR | AIR, optimizer: Optimizer, compiled: bool = True):
     """The training step, several times in one call.
 
     Returns:
-      a function (images [steps, batch, B, B], noise [steps, batch, N_max, 4], number) -> mean ELBO of each step
-      [steps], which makes the first `number` of the steps.  A loop inside one call keeps Python out of the way, and
+      a function (images [steps, batch, B, B], noise [steps, batch, N_max, noise_size], number) -> mean ELBO of each
+      step [steps], which makes the first `number` of the steps.  A loop inside one call keeps Python out of the way, and
       its memory is allocated once for all of them.  The optimizer counts the steps.
     """
 
     def train_step(images, noise):
         with tf.GradientTape() as tape:
-            elbo = tf.reduce_mean(model.evaluate_elbo(images, noise).elbo.total)
-            loss = -elbo
+            loss, elbo = model.training_loss(images, noise)
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return elbo
 
@@ -84,10 +124,6 @@ def make_train_steps(model: SuPAIR, optimizer: keras.optimizers.Optimizer, compi
     return train_steps
 
 
-def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(config.learning_rate, config.beta_1, config.beta_2, config.epsilon)
-
-
 class Evaluator:
     """Measures a model on the test set.
 
@@ -97,17 +133,17 @@ class Evaluator:
       compiled: whether to compile with XLA.
     """
 
-    def __init__(self, model: SuPAIR, scenes, compiled: bool = True):
+    def __init__(self, model: SuPAIR | AIR, scenes, compiled: bool = True):
         self.model, self.scenes = model, scenes
 
         @tf.function(jit_compile=compiled, autograph=False)
-        def describe(images) -> SceneDescription:
-            return model(images)
+        def describe(images):
+            description = model(images)
+            return description.z_pres, model.boxes(description), description.count
 
         @tf.function(jit_compile=compiled, autograph=False)
-        def evaluate(images, noise) -> tuple[SceneDescription, Elbo]:
-            evaluation = model.evaluate_elbo(images, noise)
-            return evaluation.description, evaluation.elbo
+        def evaluate(images, noise):
+            return model.evaluate_elbo(images, noise).elbo
 
         self._describe, self._evaluate = describe, evaluate
 
@@ -121,26 +157,28 @@ class Evaluator:
 
     def accuracy(self) -> float:
         """Count accuracy on the whole test set."""
-        counts = [self._describe(images).count[:size] for _, size, images in self._batches()]
+        counts = [self._describe(images)[2][:size] for _, size, images in self._batches()]
         return metrics.count_accuracy(self.scenes.counts, np.concatenate(counts))
 
     def full(self) -> dict[str, Any]:
         """Count accuracy and confusion, mean IoU of matched boxes, and the ELBO with its terms (means, nats)."""
         counts, boxes, terms = [], [], []
         for start, size, images in self._batches():
-            noise = where_noise(EVALUATION_SEED, start, EVALUATION_BATCH, self.model.config.num_steps)
-            description, elbo = self._evaluate(images, noise)
-            counts.append(description.count[:size])
-            boxes += metrics.present_boxes(description, self.model.config.patch_size)[:size]
+            z_pres, found, count = self._describe(images)
+            elbo = self._evaluate(images, sample_noise(self.model, EVALUATION_SEED, start, EVALUATION_BATCH))
+            counts.append(count[:size])
+            boxes += metrics.present_boxes(z_pres, found)[:size]
             terms.append(np.stack([term[:size] for term in elbo]))
         counts, terms = np.concatenate(counts), np.concatenate(terms, axis=1).mean(axis=1, dtype=float)
         true_boxes = [boxes_[:count] for boxes_, count in zip(self.scenes.boxes, self.scenes.counts)]
         iou = metrics.mean_matched_iou(true_boxes, boxes)
+        confusion = metrics.count_confusion(self.scenes.counts, counts, self.model.config.num_steps)
         return {
             "test_accuracy": metrics.count_accuracy(self.scenes.counts, counts),
             "test_elbo": float(terms.sum()),
-            "test_elbo_terms": dict(zip(Elbo._fields, map(float, terms))),
-            "test_confusion": metrics.count_confusion(self.scenes.counts, counts, self.model.config.num_steps),
+            "test_elbo_terms": dict(zip(elbo._fields, map(float, terms))),
+            "test_confusion": confusion,
+            "test_collapse": metrics.collapse(confusion),
             "test_mean_iou": None if np.isnan(iou) else iou,  # NaN is no JSON
         }
 
@@ -186,7 +224,7 @@ class Run:
     """
 
     directory: Path
-    model: SuPAIR
+    model: SuPAIR | AIR
     config: TrainingConfig
     data: dict[str, Any]
     identity: dict[str, Any]
@@ -204,10 +242,10 @@ class Run:
             if scenes.images.shape[1:] != (side, side):
                 raise ConfigError(f"expected {part} scenes of {side} x {side} pixels, found {scenes.images.shape[1:]}")
         self._signal: int | None = None
+        self._collapse: str | None = None  # the kind last warned of
         self._saved_at = time.monotonic()
         self._claim_directory()
-        self.optimizer = make_optimizer(self.config)
-        self.optimizer.build(self.model.trainable_variables)
+        self.optimizer = Optimizer(self.model, self.config)
         # Training seconds so far, and the sum of the ELBOs since the last log line.
         self._clock, self._elbo_sum = (tf.Variable(0.0, dtype=tf.float64, trainable=False) for _ in range(2))
         self._train_steps = make_train_steps(self.model, self.optimizer, self.compiled)
@@ -223,7 +261,7 @@ class Run:
     @property
     def step(self) -> int:
         """Training steps made so far."""
-        return int(self.optimizer.iterations)
+        return self.optimizer.step
 
     def epoch_lines(self) -> list[dict[str, Any]]:
         """The log lines at the ends of epochs 1, 2, ..."""
@@ -240,7 +278,7 @@ class Run:
             return
         side = self.model.config.scene_size
         buffer = np.zeros([STEPS_PER_CALL, self.config.batch_size, side, side], np.float32)
-        noise = np.zeros([*buffer.shape[:2], self.model.config.num_steps, 4], np.float32)
+        noise = np.zeros([*buffer.shape[:2], self.model.config.num_steps, self.model.noise_size], np.float32)
         self._train_steps(buffer, noise, tf.constant(0))  # compiles and makes no step, so the clock counts training alone
         handlers = {}
         if threading.current_thread() is threading.main_thread():
@@ -286,7 +324,7 @@ class Run:
             scenes = self.data["train"].read(position, position + number * batch)
             buffer[:number] = scenes.reshape(number, *buffer.shape[1:])
             for index in range(number):
-                noise[index] = where_noise(self.config.seed, step + index, batch, noise.shape[2])
+                noise[index] = sample_noise(self.model, self.config.seed, step + index, batch)
             start = time.perf_counter()
             elbos = self._train_steps(buffer, noise, tf.constant(number)).numpy()[:number]
             self._clock.assign_add(time.perf_counter() - start)
@@ -322,6 +360,10 @@ class Run:
         self._elbo_sum.assign(0.0)
         append_line(self._log_path, line)
         bar.set_postfix(elbo=f"{line['train_elbo']:.0f}", accuracy=f"{line['test_accuracy']:.1%}", refresh=False)
+        kind = line.get("test_collapse", self._collapse)
+        if kind and kind != self._collapse:
+            bar.write(f"warning: {self.directory}: collapsed, {kind}, at step {step}: {self.model.collapse_hints[kind]}", sys.stderr)
+        self._collapse = kind
         for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
             if line.get(name) is not None:
                 tf.summary.scalar(name, line[name], step=step)

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from supair import metrics
-from supair.inference import SceneDescription
 
 
 def test_count_accuracy_and_confusion_by_hand():
@@ -24,11 +23,25 @@ def test_matching_maximises_the_total_iou():
     assert np.isnan(metrics.mean_matched_iou([[]], [found]))
 
 
-def test_present_boxes_are_means_of_steps_that_round_to_one():
-    description = SceneDescription(
-        z_pres=np.array([[0.9, 0.4, 0.6]]),
-        where_loc=np.array([[[0.5, 0.25, 3.0, 4.0], [0.1, 0.1, 0.0, 0.0], [1.0, 1.0, 7.0, 8.0]]]),
-        where_scale=np.ones([1, 3, 4]),
-    )
-    (boxes,) = metrics.present_boxes(description, patch_size=28)
-    np.testing.assert_allclose(boxes, [[3, 4, 14, 7], [7, 8, 28, 28]])
+def test_present_boxes_are_those_of_steps_that_round_to_one():
+    z_pres = np.array([[0.9, 0.4, 0.6]])
+    boxes = np.arange(12.0).reshape(1, 3, 4)
+    (present,) = metrics.present_boxes(z_pres, boxes)
+    np.testing.assert_array_equal(present, [[0, 1, 2, 3], [8, 9, 10, 11]])
+
+
+@pytest.mark.parametrize(
+    "confusion, kind",
+    [
+        ([[9, 0, 0], [1, 9, 0], [0, 1, 9]], None),
+        ([[9, 0, 0], [10, 0, 0], [10, 0, 0]], "all empty"),
+        ([[9, 0, 0], [0, 10, 0], [0, 10, 0]], "all one count"),
+        ([[9, 0, 0, 0], [0, 0, 0, 10], [0, 0, 1, 29]], "always N_max"),
+        ([[9, 0, 0, 0], [0, 0, 1, 9], [0, 0, 1, 9]], None),  # 90 %
+        ([[9, 0, 0], [0, 10, 0]], None),  # every scene with objects has one
+        ([[9, 0, 0], [0, 0, 10]], "always N_max"),
+        ([[9, 0, 0]], None),  # nothing to tell
+    ],
+)
+def test_collapse_is_named(confusion, kind):
+    assert metrics.collapse(confusion) == kind

@@ -69,6 +69,14 @@ def test_q_where_is_a_diagonal_normal():
     assert np.all(scale <= 0.3) and np.all(loc[..., 2:] <= 0.9 * 12)
 
 
+def test_boxes_are_means_in_pixels():
+    from supair.inference import SceneDescription
+
+    model = SuPAIR(tiny.MODEL)
+    description = SceneDescription(None, tf.constant([[[0.5, 0.25, 3.0, 4.0], [1.0, 1.0, 7.0, 8.0]]]), None)
+    np.testing.assert_allclose(model.boxes(description), [[[3, 4, 3, 1.5], [7, 8, 6, 6]]])
+
+
 def test_fixed_background_by_hand():
     model = SuPAIR(dataclasses.replace(tiny.MODEL, background=None), seed=1)
     evaluation = evaluate(model)

@@ -130,11 +130,11 @@ def test_compiled_training_step_equals_uncompiled(undisturbed, tmp_path):
 
 def test_one_step_is_adam_on_the_negative_mean_elbo(tmp_path):
     """The first step by hand: m and v start at zero, so every weight moves by lr * g / (|g| + epsilon')."""
-    from supair.training import where_noise
+    from supair.training import sample_noise
 
     with tiny.run(tmp_path) as run:
         before = [variable.numpy() for variable in run.model.trainable_variables]
-        images, noise = run.data["train"].read(0, 8), where_noise(3, 0, 8, 2)
+        images, noise = run.data["train"].read(0, 8), sample_noise(run.model, 3, 0, 8)
         with tf.GradientTape() as tape:
             elbo = run.model.evaluate_elbo(images, noise).elbo.total
             loss = -tf.reduce_mean(elbo)

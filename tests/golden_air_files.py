@@ -1,0 +1,72 @@
+"""Read AIR's golden files: outputs of the Pyro implementation for given weights, scenes and samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from supair.air import AIR, AirSample
+from supair.config import AirConfig
+
+
+class GoldenAir:
+    """A golden file, and our model with its configuration and weights."""
+
+    def __init__(self, path: Path, dtype: str = "float32"):
+        with np.load(path, allow_pickle=False) as archive:
+            self.arrays = {name: archive[name] for name in archive.files}
+        config, weights = json.loads(str(self.arrays["config"])), self._weights()
+        heads = {name: [weights[key].shape[0] for key in self._linear(weights, name)] for name in ("predict", "bl_predict")}
+        assert len(heads["predict"]) == len(heads["bl_predict"]) <= 2 and heads["predict"][:-1] == heads["bl_predict"][:-1]
+        self.model = AIR(
+            AirConfig(
+                scene_size=config["scene"],
+                window_size=config["window"],
+                num_steps=config["steps"],
+                lstm_units=weights["rnn/weight_hh"].shape[1],
+                hidden_units=weights["encode/mlp/seq/0/weight"].shape[0],
+                head_units=heads["predict"][0] if len(heads["predict"]) == 2 else 0,
+                what_size=config["z_what"],
+                count_ratio=config["k"],
+                scale_prior=tuple(config["scale_prior"]),
+                position_prior=tuple(config["position_prior"]),
+                decoder_bias=config["decoder_bias"],
+                likelihood_scale=config["likelihood_sd"],
+                baseline_scale=1.0,
+            ),
+            dtype=dtype,
+        )
+        self._assign(weights)
+
+    @property
+    def sample(self) -> AirSample:
+        return AirSample(*(self.arrays[name] for name in AirSample._fields))
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {name.removeprefix("weight/"): value for name, value in self.arrays.items() if name.startswith("weight/")}
+
+    @staticmethod
+    def _linear(weights: dict[str, np.ndarray], name: str) -> list[str]:
+        """The names of the weights of the linear layers of a network, in order."""
+        found = [key for key in weights if key.startswith(f"{name}/") and key.endswith("/weight")]
+        return sorted(found, key=lambda key: int(key.split("/")[-2]))
+
+    def _assign(self, weights: dict[str, np.ndarray]) -> None:
+        model, pixels = self.model, self.model.config.scene_size**2
+        for lstm, name, prefix in ((model.lstm, "rnn", ""), (model.baseline_lstm, "bl_rnn", "bl_")):
+            lstm.scene_kernel.assign(weights[f"{name}/weight_ih"].T[:pixels])
+            lstm.latent_kernel.assign(weights[f"{name}/weight_ih"].T[pixels:])
+            lstm.recurrent_kernel.assign(weights[f"{name}/weight_hh"].T)
+            lstm.bias.assign(weights[f"{name}/bias_ih"])
+            lstm.recurrent_bias.assign(weights[f"{name}/bias_hh"])
+            lstm.initial_state.assign(weights[f"{prefix}h_init"])
+            lstm.initial_cell.assign(weights[f"{prefix}c_init"])
+        model.initial_where.assign(weights["z_where_init"])
+        model.initial_what.assign(weights["z_what_init"])
+        networks = {"encode": model.encoder, "decode": model.decoder, "predict": model.head, "bl_predict": model.baseline_head}
+        for name, network in networks.items():
+            for layer, key in zip(network.layers, self._linear(weights, name), strict=True):
+                layer.kernel.assign(weights[key].T)
+                layer.bias.assign(weights[key.removesuffix("weight") + "bias"])
