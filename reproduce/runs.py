@@ -9,11 +9,8 @@ from typing import Any
 
 import data
 from reproduce.experiments import TITLES, Experiment
-from supair.config import TrainingConfig
-from supair.model import SuPAIR
 from supair.training import Convergence, Run
 
-CONVERGENCE = Convergence()
 DATA_SEED = 0  # all runs see the same scenes
 
 
@@ -37,6 +34,7 @@ class Result:
     elbo: float
     train_seconds: float
     converged: bool = False
+    collapse: str | None = None
 
 
 def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> None:
@@ -48,8 +46,8 @@ def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Co
     scenes = data.load(experiment.dataset, DATA_SEED, settings.data, mnist=settings.mnist)
     training = Run(
         directory=settings.runs / experiment.path,
-        model=SuPAIR(experiment.model_config(), experiment.seed),
-        config=TrainingConfig(seed=experiment.seed),
+        model=experiment.build(),
+        config=experiment.training_config(),
         data=scenes,
         identity={
             "experiment": {"model": experiment.model, "dataset": experiment.dataset, "recipe": experiment.recipe},
@@ -67,10 +65,11 @@ def result_at(lines: list[dict[str, Any]], seed: int, epoch: int) -> Result | No
     if len(lines) < epoch:
         return None
     line = lines[epoch - 1]
-    return Result(seed, epoch, line["test_accuracy"], line["test_elbo"], line["train_seconds"])
+    collapse = line.get("test_collapse")
+    return Result(seed, epoch, line["test_accuracy"], line["test_elbo"], line["train_seconds"], collapse=collapse)
 
 
-def final_result(lines: list[dict[str, Any]], seed: int, least: int, convergence: Convergence = CONVERGENCE) -> Result | None:
+def final_result(lines: list[dict[str, Any]], seed: int, least: int, convergence: Convergence) -> Result | None:
     """The result at the epoch after which the run ends, `least` at the earliest; None if it has not got there.
 
     `converged` tells whether it met the criterion or was stopped by the bound on epochs.

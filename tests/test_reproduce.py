@@ -22,6 +22,7 @@ import data  # noqa: E402
 from reproduce.experiments import TABLE_1, TABLE_2, Experiment  # noqa: E402
 from reproduce.runs import Result, final_result, result_at  # noqa: E402
 from supair import Convergence, paper_model  # noqa: E402
+from supair.config import AirConfig  # noqa: E402
 
 
 @pytest.mark.parametrize("script", [table1, table2, benchmark], ids=lambda module: module.__name__)
@@ -32,19 +33,16 @@ def test_scripts_explain_themselves(script, capsys):
 
 
 def test_published_numbers():
-    assert TABLE_2["supair", "noisy_mnist"] == (0.938, 1047)
-    assert {key: row.accuracy for key, row in TABLE_2.items()} == {
-        ("supair", "multi_mnist"): 0.983,
-        ("supair", "sprites"): 0.992,
-        ("supair", "noisy_mnist"): 0.938,
-        ("supair", "grid_mnist"): 0.975,
-    }
+    published = {"supair": [0.983, 4923, 0.992, 5022, 0.938, 1047, 0.975, 3564], "air": [0.947, 615, 0.959, 685, 0, 232, 0, 228]}
+    for model, numbers in published.items():
+        assert [number for dataset in data.DATASETS for number in TABLE_2[model, dataset]] == numbers
 
 
 def test_table1_counts_every_parameter(capsys):
     assert table1.count_supair() == TABLE_1["supair"]
     assert table1.main([]) == 0
-    assert "3,213,145   3,213,145" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "3,213,145   3,213,145" in out and "6,104,117   6,104,117   6,155,461" in out and "differs" not in out
 
 
 @pytest.fixture
@@ -53,6 +51,8 @@ def small(monkeypatch, tmp_path):
     import dataclasses
 
     def model_config(self):
+        if self.model == "air":
+            return dataclasses.replace(AirConfig(), lstm_units=8, hidden_units=6, head_units=3, what_size=2)
         return dataclasses.replace(
             tiny.MODEL, scene_size=50, patch_size=28, num_steps=3, background=paper_model(self.dataset).background
         )
@@ -78,7 +78,7 @@ def test_quick_run_prints_published_next_to_measured(small, capsys, tmp_path):
 
 
 def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_path):
-    options = ["--seeds", "0", "3", "--datasets", "sprites", "--epochs", "2", *small]
+    options = ["--seeds", "0", "3", "--datasets", "sprites", "--models", "supair", "--epochs", "2", *small]
     assert table2.main(options) == 0
     first = capsys.readouterr().out
     assert "2 runs" in first and "2 of 2 runs have not" not in first and "±" in first and "median" in first
@@ -89,6 +89,29 @@ def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_p
     assert table2.main(options) == 0
     assert before[1] == [path.read_bytes() for path in logs]
     assert "0 training steps to go" in capsys.readouterr().out
+
+
+def test_both_models_and_both_budgets(small, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(table2, "PAPER_EPOCHS", 2)
+    monkeypatch.setattr(table2, "CONVERGENCE", dict.fromkeys(("supair", "air"), Convergence(window=1, gain=1e9)))
+    options = ["--seeds", "0", "--datasets", "sprites", "--json", str(tmp_path / "table.json"), *small]
+    assert table2.main(options) == 0
+    out = capsys.readouterr().out
+    assert "AIR (its ELBOs are not comparable" in out and "95.9%" in out and "times SuPAIR's, here" in out
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [(row["model"], row["budget"], row["epochs"], row["converged"]) for row in rows] == [
+        ("supair", "2 epochs", 2, [False]),
+        ("supair", "converged", 2, [True]),
+        ("air", "2 epochs", 2, [False]),
+        ("air", "converged", 2, [True]),
+    ]
+
+
+def test_collapsed_seeds_are_named(small, capsys, monkeypatch):
+    monkeypatch.setattr("supair.metrics.collapse", lambda confusion: "all empty")
+    assert table2.main(["--seeds", "0", "--datasets", "sprites", "--models", "air", "--epochs", "1", *small]) == 0
+    captured = capsys.readouterr()
+    assert "collapsed: all empty" in captured.out and "collapsed, all empty, at step 4: the decoder" in captured.err
 
 
 def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
@@ -104,7 +127,8 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
 
     real = table2.run
     monkeypatch.setattr(table2, "run", run_one_only)
-    assert table2.main(["--seeds", "0", "1", "--datasets", "sprites", "--epochs", "1", *small]) == 130
+    options = ["--seeds", "0", "1", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
+    assert table2.main(options) == 130
     captured = capsys.readouterr()
     assert "stopped at step 7" in captured.err
     assert "1 of 2 runs have not got there yet" in captured.out and "Sprites" in captured.out
@@ -112,7 +136,7 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
     """Damage one seed's run and deny the next: the table has the third, names both, and the exit code says so."""
-    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--epochs", "1", *small]
+    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
     folder = tmp_path / "runs/supair/sprites/paper"
     (folder / "seed0").mkdir(parents=True)
     (folder / "seed0" / "config.json").write_text("{}")
@@ -130,7 +154,8 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signals_between_runs_end_with_the_table_too(small, capsys, monkeypatch, signum):
     monkeypatch.setattr(table2, "run", lambda *_: os.kill(os.getpid(), signum))
-    assert table2.main(["--seeds", "0", "--datasets", "sprites", "--epochs", "1", *small]) == 128 + signum
+    options = ["--seeds", "0", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
+    assert table2.main(options) == 128 + signum
     captured = capsys.readouterr()
     assert "Interrupted: stopped between training steps" in captured.err and "1 of 1 runs have not" in captured.out
 
