@@ -1,12 +1,12 @@
 """How long a training step takes, next to how fast this machine multiplies matrices.
 
-    python reproduce/benchmark.py                 everything; about 10 minutes on two cores
-    python reproduce/benchmark.py --no-growth     the step alone; about a minute
+    python reproduce/benchmark.py                 everything; about 12 minutes on two cores
+    python reproduce/benchmark.py --no-growth     the steps alone; about three minutes
 
-Prints the median time of a training step at the paper's sizes (batch 256), the time to compile it, peak memory with
-the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and the
-step's share of it; then how the step grows with batch, scene side and number of steps.  Every case runs in a process
-of its own.
+Prints for SuPAIR (batch 256) and AIR (batch 64) the median time of a training step, the time to compile it, peak memory
+with the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and
+the step's share of it; an epoch of both at the same batches; then how SuPAIR's step grows with batch, scene side and
+number of steps.  Every case runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ import _setup
 from tqdm import tqdm
 
 GROWTH = {"batch": (32, 64, 128, 256, 512, 1024), "side": (50, 100, 150), "steps": (1, 2, 3, 4, 6, 8)}
-PAPER = {"batch": 256, "side": 50, "steps": 3}
+PAPER = {"model": "supair", "batch": 256, "side": 50, "steps": 3}
+AIR_PAPER = {**PAPER, "model": "air", "batch": 64}
+EPOCH_BATCHES = (256, 64)  # at which an epoch of both models is compared
 
 
 def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
-    """Time one case in this process: {"batch", "side", "steps"}."""
+    """Time one case in this process: {"model", "batch", "side", "steps"}."""
     import numpy as np
     import tensorflow as tf
 
     import data as scenes
-    from supair import SuPAIR, TrainingConfig, paper_model
+    from reproduce.experiments import Experiment
     from supair.hardware import matmul_gflops
     from supair.training import EVALUATION_BATCH, STEPS_PER_CALL, Evaluator, Optimizer, make_train_steps, sample_noise
 
     batch, side, steps = (case[name] for name in ("batch", "side", "steps"))
-    model = SuPAIR(dataclasses.replace(paper_model("multi_mnist"), scene_size=side, num_steps=steps))
-    optimizer = Optimizer(model, TrainingConfig(batch_size=batch))
+    experiment = Experiment(case["model"], "multi_mnist", "paper", seed=0)
+    model = experiment.build(dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps))
+    optimizer = Optimizer(model, dataclasses.replace(experiment.training_config(), batch_size=batch))
     train_steps = make_train_steps(model, optimizer)
     scene_file = scenes.load("multi_mnist", 0, data, mnist=mnist)
     # Larger scenes are the paper's on a larger canvas.
@@ -60,7 +63,8 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
         times.append((time.perf_counter() - start) / STEPS_PER_CALL)
         rates.append(matmul_gflops(seconds=0.1))  # in between, because a shared machine's rate changes within seconds
     step_s = statistics.median(times)
-    if case == PAPER:
+    whole = case in (PAPER, AIR_PAPER)
+    if whole:
         evaluator = Evaluator(model, scene_file["test"])
         evaluator.accuracy()
         start = time.perf_counter()
@@ -71,10 +75,11 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
         "step_ms": 1e3 * step_s,
         "step_ms_fastest": 1e3 * min(times),
         "scenes_per_s": batch / step_s,
+        "epoch_s": len(scene_file["train"]) // batch * step_s,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "matmul_gflops": statistics.median(rates),
     }
-    if case == PAPER:
+    if whole:
         hlo = train_steps.experimental_get_compiler_ir(images, noise, tf.constant(0))(stage="hlo")
         result["step_gflop"] = matmul_flop(hlo) / 1e9
         result["share_of_matmul_rate"] = result["step_gflop"] / step_s / result["matmul_gflops"]
@@ -106,9 +111,28 @@ def in_own_process(case: dict, arguments: argparse.Namespace) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def show(result: dict) -> dict:
+    """Print a whole case."""
+    from reproduce.experiments import TITLES
+
+    title, batch, steps, side = TITLES[result["model"]], result["batch"], result["steps"], result["side"]
+    print(f"{title}, Multi-MNIST, batch {batch}, {steps} steps, scenes of {side} x {side}:")
+    print(f"  training step          {result['step_ms']:8.1f} ms median, {result['step_ms_fastest']:.1f} ms fastest")
+    print(f"  training               {result['scenes_per_s']:8.0f} scenes/s")
+    print(f"  inference              {result['inference_scenes_per_s']:8.0f} scenes/s")
+    print(f"  first call (compiling) {result['compile_s']:8.1f} s")
+    print(f"  peak memory            {result['peak_rss_mb']:8.0f} MB, with the data set")
+    print(f"  matrix products        {result['matmul_gflops']:8.0f} GFLOP/s (1024 x 1024, float32)")
+    print(
+        f"  products in a step     {result['step_gflop']:8.1f} GFLOP, {result['share_of_matmul_rate']:.0%} of that rate",
+        flush=True,
+    )
+    return result
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
-    parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes")
+    parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes, for both models")
     parser.add_argument("--seconds", type=float, default=15, metavar="S", help="how long to time each case (default: 15)")
     _setup.add_json(parser, "the figures")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
@@ -127,15 +151,19 @@ def main(argv: list[str] | None = None) -> int:
     scenes.load("multi_mnist", 0, arguments.data, mnist=arguments.mnist)  # made here, so that no case's memory counts it
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items() if name != "summary"))
-    paper = in_own_process(PAPER, arguments)
-    print(f"SuPAIR, Multi-MNIST, batch {PAPER['batch']}, {PAPER['steps']} steps, scenes of {PAPER['side']} x {PAPER['side']}:")
-    print(f"  training step          {paper['step_ms']:8.1f} ms median, {paper['step_ms_fastest']:.1f} ms fastest")
-    print(f"  training               {paper['scenes_per_s']:8.0f} scenes/s")
-    print(f"  inference              {paper['inference_scenes_per_s']:8.0f} scenes/s")
-    print(f"  first call (compiling) {paper['compile_s']:8.1f} s")
-    print(f"  peak memory            {paper['peak_rss_mb']:8.0f} MB, with the data set")
-    print(f"  matrix products        {paper['matmul_gflops']:8.0f} GFLOP/s (1024 x 1024, float32)")
-    print(f"  products in a step     {paper['step_gflop']:8.1f} GFLOP, {paper['share_of_matmul_rate']:.0%} of that rate")
+    paper, air = (show(in_own_process(case, arguments)) for case in (PAPER, AIR_PAPER))
+    epochs = []
+    print("One epoch of Multi-MNIST, 60,000 scenes, training steps alone:")
+    for batch in EPOCH_BATCHES:
+        known = {(result["model"], result["batch"]): result for result in (paper, air)}
+        supair_s, air_s = (
+            (known.get((model, batch)) or in_own_process({**PAPER, "model": model, "batch": batch}, arguments))["epoch_s"]
+            for model in ("supair", "air")
+        )
+        epochs.append({"batch": batch, "supair_s": supair_s, "air_s": air_s})
+        print(
+            f"  batch {batch:<5}            SuPAIR {supair_s:.1f} s, AIR {air_s:.1f} s: {supair_s / air_s - 1:+.0%} (paper: -40%)"
+        )
     growth = {}
     if arguments.growth:
         cases = [(name, {**PAPER, name: value}) for name, values in GROWTH.items() for value in values]
@@ -146,7 +174,8 @@ def main(argv: list[str] | None = None) -> int:
             for result in results:
                 print(f"{result[name]:>8}{result['step_ms']:>10.1f}{result['scenes_per_s']:>10.0f}{result['peak_rss_mb']:>9.0f}")
     if arguments.json:
-        figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "growth": growth}
+        figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "air": air}
+        figures |= {"epochs": epochs, "growth": growth}
         _setup.write_json(arguments.json, figures)
     return 0
 

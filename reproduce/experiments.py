@@ -84,6 +84,6 @@ class Experiment:
     def training_config(self) -> TrainingConfig:
         return air_training(self.seed) if self.model == "air" else TrainingConfig(seed=self.seed)
 
-    def build(self) -> SuPAIR | AIR:
-        """The model with its initial weights."""
-        return (AIR if self.model == "air" else SuPAIR)(self.model_config(), self.seed)
+    def build(self, config: ModelConfig | AirConfig | None = None) -> SuPAIR | AIR:
+        """The model with its initial weights, by default in the experiment's own configuration."""
+        return (AIR if self.model == "air" else SuPAIR)(config or self.model_config(), self.seed)

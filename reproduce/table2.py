@@ -31,7 +31,9 @@ SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the pu
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a smoke run: one seed of SuPAIR on Multi-MNIST and Sprites, kept apart in RUNS/quick"
+        "--quick",
+        action="store_true",
+        help="a smoke run: one seed of SuPAIR on Multi-MNIST and Sprites, kept apart in RUNS/quick",
     )
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="seeds to run (default: 0 1 2 3 4)")
     parser.add_argument(
@@ -67,10 +69,7 @@ class Table:
         self.to_convergence = not self.quick and arguments.epochs is None
         # Seed by seed, so that every data set has a first result early.
         self.experiments = [
-            Experiment(model, dataset, arguments.recipe, seed)
-            for seed in seeds
-            for dataset in datasets
-            for model in models
+            Experiment(model, dataset, arguments.recipe, seed) for seed in seeds for dataset in datasets for model in models
         ]
         self.failures: list[str] = []
         runs = arguments.runs / "quick" if self.quick else arguments.runs
@@ -161,7 +160,6 @@ class Table:
             print(f"{missing} of {len(self.experiments)} runs have not got there yet; the same command goes on with them.")
         for failure in self.failures:
             print(f"Failed: {failure}")
-
 
     def _print_budget(self, rows: list[dict]) -> None:
         """What AIR's 20 epochs are, and how they compare with SuPAIR's here."""

@@ -325,5 +325,7 @@ class AIR(keras.Model):
     def boxes(self, description: AirDescription):
         """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where)."""
         size = (self.config.scene_size - 1) / description.where_loc[..., :1]
-        left_top = ((-1.0 - description.where_loc[..., 1:]) / description.where_loc[..., :1] + 1.0) * (self.config.scene_size - 1) / 2
+        left_top = (
+            ((-1.0 - description.where_loc[..., 1:]) / description.where_loc[..., :1] + 1.0) * (self.config.scene_size - 1) / 2
+        )
         return tf.concat([left_top, size, size], axis=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+
 def count_accuracy(true_counts: np.ndarray, counts: np.ndarray) -> float:
     """Share of scenes whose number of objects is right."""
     return float(np.mean(np.asarray(true_counts) == np.asarray(counts)))

@@ -362,7 +362,9 @@ class Run:
         bar.set_postfix(elbo=f"{line['train_elbo']:.0f}", accuracy=f"{line['test_accuracy']:.1%}", refresh=False)
         kind = line.get("test_collapse", self._collapse)
         if kind and kind != self._collapse:
-            bar.write(f"warning: {self.directory}: collapsed, {kind}, at step {step}: {self.model.collapse_hints[kind]}", sys.stderr)
+            bar.write(
+                f"warning: {self.directory}: collapsed, {kind}, at step {step}: {self.model.collapse_hints[kind]}", sys.stderr
+            )
         self._collapse = kind
         for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
             if line.get(name) is not None:

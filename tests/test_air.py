@@ -3,15 +3,14 @@
 import dataclasses
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 
 from supair.air import AIR, AirSample, sample_at, scene_points, window_points
-from supair.config import AirConfig, ConfigError, TrainingConfig, table1_air
-from supair.training import Optimizer
+from supair.config import AirConfig, ConfigError, TrainingConfig
+from supair.training import Optimizer, Run, read_log
 
 TINY = AirConfig(
     scene_size=8, window_size=5, num_steps=2, lstm_units=4, hidden_units=6, head_units=3, what_size=2, count_ratio=0.4
@@ -194,7 +193,9 @@ def place(image: np.ndarray, size: int, scale: float, x: float, y: float) -> np.
     return result
 
 
-@pytest.mark.parametrize("z_where", [(3.0, 0.0, 0.0), (2.0, 0.7, -0.4), (1.0, 0.0, 0.0), (0.8, 3.0, 0.5), (4.0, -5.0, 2.0)], ids=str)
+@pytest.mark.parametrize(
+    "z_where", [(3.0, 0.0, 0.0), (2.0, 0.7, -0.4), (1.0, 0.0, 0.0), (0.8, 3.0, 0.5), (4.0, -5.0, 2.0)], ids=str
+)
 def test_windows_match_the_numpy_twin(z_where):
     rng = np.random.default_rng(0)
     scene, window = rng.random([9, 9]), rng.random([5, 5])
@@ -207,17 +208,13 @@ def test_windows_match_the_numpy_twin(z_where):
 
 
 def test_transform_and_inverse_are_inverse():
-    """The scene's point under window pixel k, sent to the window, is k."""
+    """The scene's point under window pixel k, sent to the window, is k.  Both are linear in the pixel."""
     rng = np.random.default_rng(0)
     where = tf.constant(np.stack([rng.uniform(0.5, 4, 50), *rng.normal(size=[2, 50])], axis=1))
-    for axis, points in enumerate(window_points(where, 5, 9)):
-        position = np.asarray(points) / 8 * 2 - 1  # of the scene, in [-1, 1] inside it
-        back = (np.asarray(where)[:, :1] * position + np.asarray(where)[:, [2 - axis]] + 1) / 2 * 4
+    for to_scene, to_window in zip(window_points(where, 5, 9), scene_points(where, 5, 9)):
+        first, second = np.asarray(to_window)[:, :1], np.asarray(to_window)[:, 1:2]
+        back = first + (second - first) * np.asarray(to_scene)
         np.testing.assert_allclose(back, np.tile(np.arange(5.0), [50, 1]), atol=1e-9)
-        pixels = scene_points(where, 5, 9)[axis]  # at the scene's pixels: interpolate to the same place
-        for scene_row, window_row, point in zip(np.asarray(pixels), np.arange(50), np.asarray(points)):
-            np.testing.assert_allclose(np.interp(point[2], np.arange(9), scene_row), 2.0, atol=1e-9) if 0 <= point[2] <= 8 else None
-            assert window_row >= 0
 
 
 def test_an_exact_window_comes_back():
@@ -252,14 +249,6 @@ def test_without_noise_the_likelier_z_pres(air, images):
     description = air(images)
     np.testing.assert_array_equal(description.count, np.sum(np.asarray(description.z_pres) > 0.5, axis=1))
     assert np.all(np.asarray(description.z_pres)[:, 1][np.asarray(description.z_pres)[:, 0] < 0.5] == 0)
-
-
-def test_parameter_counts_of_the_paper():
-    model = AIR(table1_air())
-    latent = model.encoder.count_params() + model.decoder.count_params()
-    baseline = sum(int(np.prod(variable.shape)) for variable in model.baseline_lstm.trainable_variables[:5])
-    gates = sum(int(np.prod(variable.shape)) for variable in model.lstm.trainable_variables[:5])
-    assert [gates, latent, baseline + model.baseline_head.count_params()] == [2_879_488, 344_884, 2_879_745]
 
 
 def test_eager_equals_compiled(images):
@@ -299,9 +288,6 @@ def test_two_learning_rates(tmp_path):
 
 def test_the_trainer_trains_it_and_resumes(tmp_path):
     """The same run, at once and in two parts."""
-    from supair import Run
-    from supair.training import read_log
-
     config = TrainingConfig(seed=3, batch_size=8, learning_rate=1e-3, baseline_learning_rate=1e-2, log_every=3)
     scenes = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
 
@@ -338,4 +324,3 @@ def test_given_samples_are_used(air, images, noise):
     drawn = air.evaluate_elbo(images, noise)
     again = air.evaluate_elbo(images, np.zeros_like(noise), AirSample(*(tf.convert_to_tensor(part) for part in drawn.sample)))
     np.testing.assert_allclose(again.elbo.total, drawn.elbo.total, rtol=1e-12)
-    assert keras.backend.floatx() == "float32"
