@@ -11,6 +11,8 @@ standard deviations and medians are over all of them.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import signal
 import statistics
 import sys
@@ -18,10 +20,10 @@ import sys
 import _setup
 from data import DATASETS, SIZES
 from reproduce.experiments import CONVERGENCE, MODELS, RECIPES, STEP_GFLOP, TABLE_2, TITLES, Experiment
-from reproduce.runs import Result, Settings, final_result, result_at, run
+from reproduce.runs import Result, Settings, final_result, result_at, run_apart
 from supair.config import PAPER_EPOCHS
 from supair.hardware import describe_machine, matmul_gflops
-from supair.training import Interrupted, TrainingError, read_log
+from supair.training import Convergence, Interrupted, TrainingError, read_log
 
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
 NOTES = {"air": " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"}
@@ -97,12 +99,20 @@ class Table:
         """Run everything; a run that fails is noted, and the others go on."""
         for onwards in (False, True) if self.to_convergence else (False,):
             for experiment in self.experiments:
+                convergence = CONVERGENCE[experiment.model] if onwards else None
                 try:
-                    run(experiment, self.settings, self.epochs, CONVERGENCE[experiment.model] if onwards else None)
+                    if not self._is_done(experiment, convergence):
+                        run_apart(experiment, self.settings, self.epochs, convergence)
                 except TrainingError as error:
                     if str(error) not in self.failures:
                         self.failures.append(str(error))
                     print(f"error: {error}", file=sys.stderr)
+
+    def _is_done(self, experiment: Experiment, convergence: Convergence | None) -> bool:
+        lines = self.lines(experiment)
+        if convergence:
+            return final_result(lines, experiment.seed, self.epochs, convergence) is not None
+        return len(lines) >= self.epochs
 
     def rows(self) -> list[dict]:
         """One row for each model, data set and budget that has results."""
@@ -210,6 +220,9 @@ def _duration(seconds: float) -> str:
 
 
 def _interrupt(signum, frame):
+    """End at once, but let a run that is under way in a process of its own save itself."""
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signum)
     raise Interrupted("stopped between training steps; everything up to the last checkpoint is saved", signum)
 
 

@@ -46,6 +46,9 @@ class Interrupted(Exception):
         super().__init__(where)
         self.signum = signum
 
+    def __reduce__(self):  # so that it can be passed on from one process to another
+        return type(self), (str(self), self.signum)
+
 
 def sample_noise(model: SuPAIR | AIR, seed: int, step: int, scenes: int) -> np.ndarray:
     """Standard normal noise [scenes, num_steps, noise_size], decided by seed and training step alone.

@@ -125,8 +125,8 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
             raise Interrupted("stopped at step 7", 2)
         return real(experiment, *arguments)
 
-    real = table2.run
-    monkeypatch.setattr(table2, "run", run_one_only)
+    real = table2.run_apart
+    monkeypatch.setattr(table2, "run_apart", run_one_only)
     options = ["--seeds", "0", "1", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
     assert table2.main(options) == 130
     captured = capsys.readouterr()
@@ -153,7 +153,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signals_between_runs_end_with_the_table_too(small, capsys, monkeypatch, signum):
-    monkeypatch.setattr(table2, "run", lambda *_: os.kill(os.getpid(), signum))
+    monkeypatch.setattr(table2, "run_apart", lambda *_: os.kill(os.getpid(), signum))
     options = ["--seeds", "0", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
     assert table2.main(options) == 128 + signum
     captured = capsys.readouterr()

@@ -95,6 +95,13 @@ def test_interrupted_and_resumed_equals_undisturbed(undisturbed, tmp_path, monke
         np.testing.assert_array_equal(ours, expected)
 
 
+def test_an_interruption_can_be_passed_between_processes():
+    import pickle
+
+    passed = pickle.loads(pickle.dumps(Interrupted("stopped at step 5", signal.SIGTERM)))
+    assert str(passed) == "stopped at step 5" and passed.signum == signal.SIGTERM
+
+
 def test_crash_after_the_log_line_but_before_the_checkpoint(undisturbed, tmp_path, monkeypatch):
     """Log lines beyond the checkpoint, and a line cut off, are dropped and written again."""
     with tiny.run(tmp_path) as run:
