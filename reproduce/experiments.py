@@ -26,7 +26,7 @@ TITLES = {
     "supair": "SuPAIR",
     "air": "AIR",
 }
-MODELS = ("supair", "air")
+MODELS = {"supair": SuPAIR, "air": AIR}
 RECIPES = ("paper",)
 
 # When a run counts as converged. AIR's bound spans some 100 nats where SuPAIR's spans thousands.
@@ -86,4 +86,4 @@ class Experiment:
 
     def build(self, config: ModelConfig | AirConfig | None = None) -> SuPAIR | AIR:
         """The model with its initial weights, by default in the experiment's own configuration."""
-        return (AIR if self.model == "air" else SuPAIR)(config or self.model_config(), self.seed)
+        return MODELS[self.model](config or self.model_config(), self.seed)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import json
 import multiprocessing
+import os
 import signal
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import data
 from reproduce.experiments import TITLES, Experiment
-from supair.training import Convergence, Interrupted, Run, TrainingError
+from supair.training import Convergence, Interrupted, Run, TrainingError, require_configuration, run_configuration
 
 DATA_SEED = 0  # all runs see the same scenes
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -45,25 +50,64 @@ def run_apart(experiment: Experiment, settings: Settings, epochs: int, convergen
     if not settings.compiled:
         run(experiment, settings, epochs, convergence)
         return
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_quietly) as pool:
+    try:
+        call_apart(run, experiment, settings, epochs, convergence)
+    except concurrent.futures.process.BrokenProcessPool:
+        raise TrainingError(
+            f"{settings.runs / experiment.path}: its process ended unexpectedly (killed, or out of memory); start again to resume"
+        ) from None
+
+
+def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process and return its result; its exceptions are passed on."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start) as pool:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process, which inherits this, can handle them
         try:
-            pool.submit(run, experiment, settings, epochs, convergence).result()
-        except concurrent.futures.process.BrokenProcessPool:
-            raise TrainingError(
-                f"{settings.runs / experiment.path}: its process was killed, perhaps for lack of memory; start again to resume"
-            ) from None
+            future = pool.submit(function, *arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return future.result()
 
 
-def _end_quietly() -> None:
-    """In the process of a run: a signal outside the training loop ends it with an exception that is passed on."""
+def _start() -> None:
+    """In the new process: a signal ends it with an exception that is passed on, and so does the end of its parent."""
 
     def interrupt(signum, frame):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         raise Interrupted("stopped between training steps", signum)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def follow_parent():
+        multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def check_configuration(experiment: Experiment, settings: Settings) -> None:
+    """Check that a run's directory holds this experiment; the checksum of its data is taken as it is.
+
+    Raises:
+      TrainingError: if it holds another run.
+    """
+    path = settings.runs / experiment.path / "config.json"
+    expected = run_configuration(experiment.model_config(), experiment.training_config(), _identity(experiment, None))
+    try:
+        expected["data"]["checksum"] = json.loads(path.read_text())["data"]["checksum"]
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # the comparison says what is wrong
+    require_configuration(path, expected)
+
+
+def _identity(experiment: Experiment, checksum: str | None) -> dict[str, Any]:
+    return {
+        "experiment": {"model": experiment.model, "dataset": experiment.dataset, "recipe": experiment.recipe},
+        "data": {"seed": DATA_SEED, "checksum": checksum},
+    }
 
 
 def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> None:
@@ -78,10 +122,7 @@ def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Co
         model=experiment.build(),
         config=experiment.training_config(),
         data=scenes,
-        identity={
-            "experiment": {"model": experiment.model, "dataset": experiment.dataset, "recipe": experiment.recipe},
-            "data": {"seed": DATA_SEED, "checksum": scenes["train"].checksum},
-        },
+        identity=_identity(experiment, scenes["train"].checksum),
         compiled=settings.compiled,
     )
     name = f"{TITLES[experiment.model]} {TITLES[experiment.dataset]} seed {experiment.seed}"

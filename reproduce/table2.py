@@ -20,13 +20,14 @@ import sys
 import _setup
 from data import DATASETS, SIZES
 from reproduce.experiments import CONVERGENCE, MODELS, RECIPES, STEP_GFLOP, TABLE_2, TITLES, Experiment
-from reproduce.runs import Result, Settings, final_result, result_at, run_apart
+from reproduce.runs import Result, Settings, check_configuration, final_result, result_at, run_apart
 from supair.config import PAPER_EPOCHS
 from supair.hardware import describe_machine, matmul_gflops
 from supair.training import Convergence, Interrupted, TrainingError, read_log
 
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
 NOTES = {"air": " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"}
+AIR_BUDGET = "paper's budget"
 SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
 
 
@@ -79,7 +80,11 @@ class Table:
 
     def lines(self, experiment: Experiment) -> list[dict]:
         """The log lines at the ends of the epochs that an experiment has done."""
-        log = read_log(self.settings.runs / experiment.path / "log.jsonl")
+        try:
+            log = read_log(self.settings.runs / experiment.path / "log.jsonl")
+        except TrainingError as error:
+            self._note(error)
+            return []
         return [line for line in log if "test_elbo" in line]
 
     def announce(self) -> None:
@@ -104,27 +109,36 @@ class Table:
                     if not self._is_done(experiment, convergence):
                         run_apart(experiment, self.settings, self.epochs, convergence)
                 except TrainingError as error:
-                    if str(error) not in self.failures:
-                        self.failures.append(str(error))
-                    print(f"error: {error}", file=sys.stderr)
+                    self._note(error)
 
     def _is_done(self, experiment: Experiment, convergence: Convergence | None) -> bool:
         lines = self.lines(experiment)
         if convergence:
-            return final_result(lines, experiment.seed, self.epochs, convergence) is not None
-        return len(lines) >= self.epochs
+            done = final_result(lines, experiment.seed, self.epochs, convergence) is not None
+        else:
+            done = len(lines) >= self.epochs
+        if done:
+            check_configuration(experiment, self.settings)
+        return done
+
+    def _note(self, error: TrainingError) -> None:
+        if str(error) not in self.failures:
+            self.failures.append(str(error))
+            print(f"error: {error}", file=sys.stderr)
 
     def rows(self) -> list[dict]:
         """One row for each model, data set and budget that has results."""
         rows = []
-        at_end = "quick" if self.quick else f"{self.epochs} epochs"
-        budgets = {at_end: lambda e: result_at(self.lines(e), e.seed, self.epochs)}
-        if self.to_convergence:
-            budgets["converged"] = lambda e: final_result(self.lines(e), e.seed, self.epochs, CONVERGENCE[e.model])
         groups: dict[tuple[str, str, str], list[Experiment]] = {}
         for experiment in self.experiments:
             groups.setdefault((experiment.model, experiment.dataset, experiment.recipe), []).append(experiment)
-        for (model, dataset, recipe), experiments in sorted(groups.items(), key=lambda group: MODELS.index(group[0][0])):
+        for (model, dataset, recipe), experiments in sorted(groups.items(), key=lambda group: list(MODELS).index(group[0][0])):
+            at_end = "quick" if self.quick else f"{self.epochs} epochs"
+            if model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
+                at_end = AIR_BUDGET
+            budgets = {at_end: lambda e: result_at(self.lines(e), e.seed, self.epochs)}
+            if self.to_convergence:
+                budgets["converged"] = lambda e: final_result(self.lines(e), e.seed, self.epochs, CONVERGENCE[e.model])
             for budget, result_of in budgets.items():
                 results = [result for experiment in experiments if (result := result_of(experiment))]
                 if results:
@@ -133,8 +147,8 @@ class Table:
 
     def print(self, rows: list[dict]) -> None:
         print("\nTable 2" + (" (quick run: too short to compare ELBOs)" if self.quick else ""))
-        header = f"{'':<12}{'budget':<12}{'count accuracy':<31}{'ELBO, nats':<28}{'epochs':>7}{'train s':>9}{'succeeded':>11}"
-        print(f"{header}\n{'':<24}{'published':<11}{'measured':<20}{'published':<11}{'measured'}")
+        header = f"{'':<12}{'budget':<16}{'count accuracy':<31}{'ELBO, nats':<28}{'epochs':>7}{'train s':>9}{'succeeded':>11}"
+        print(f"{header}\n{'':<28}{'published':<11}{'measured':<20}{'published':<11}{'measured'}")
         for previous, row in zip([None, *rows], rows):
             if previous is None or row["model"] != previous["model"]:
                 print(TITLES[row["model"]] + NOTES.get(row["model"], ""))
@@ -142,7 +156,7 @@ class Table:
             good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"])
             succeeded = f"{good} of {len(row['seeds'])}" if published.accuracy else "-"  # to fail is what is published
             print(
-                f"{TITLES[row['dataset']]:<12}{row['budget']:<12}{published.accuracy:<11.1%}"
+                f"{TITLES[row['dataset']]:<12}{row['budget']:<16}{published.accuracy:<11.1%}"
                 f"{_spread([100 * a for a in row['accuracy']], 1) + ' %':<20}{published.elbo:<11.0f}"
                 f"{_spread(row['elbo'], 0):<17}{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}"
                 f"{succeeded:>11}"
@@ -151,9 +165,9 @@ class Table:
             for seed, accuracy, elbo, epochs, seconds, converged, collapse in zip(*(row[name] for name in names)):
                 note = "  not converged" if row["budget"] == "converged" and not converged else ""
                 note += f"  collapsed: {collapse}" if collapse else ""
-                print(f"{'':<12}{f'seed {seed}':<23}{accuracy:<31.1%}{elbo:<17.0f}{epochs:>7}{seconds:>9.0f}{note}")
+                print(f"{'':<12}{f'seed {seed}':<27}{accuracy:<31.1%}{elbo:<17.0f}{epochs:>7}{seconds:>9.0f}{note}")
             if len(row["seeds"]) > 1:
-                print(f"{'':<12}{'median':<23}{statistics.median(row['accuracy']):<31.1%}{statistics.median(row['elbo']):.0f}")
+                print(f"{'':<12}{'median':<27}{statistics.median(row['accuracy']):<31.1%}{statistics.median(row['elbo']):.0f}")
         print(
             f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy."
         )
@@ -165,6 +179,8 @@ class Table:
                     f"that over the {window} before (at most {most} epochs; a row shows the largest number)."
                 )
         self._print_budget(rows)
+        for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):
+            print(f"{TITLES[model]} collapsed, {kind}: {MODELS[model].collapse_hints[kind]}.")
         missing = len(self.experiments) - sum(result_at(self.lines(e), e.seed, self.epochs) is not None for e in self.experiments)
         if missing:
             print(f"{missing} of {len(self.experiments)} runs have not got there yet; the same command goes on with them.")
@@ -172,7 +188,7 @@ class Table:
             print(f"Failed: {failure}")
 
     def _print_budget(self, rows: list[dict]) -> None:
-        """What AIR's 20 epochs are, and how they compare with SuPAIR's here."""
+        """What AIR's budget is, and how its time compares with that of as many epochs of SuPAIR here."""
         seconds = {
             (row["model"], row["dataset"]): statistics.mean(row["train_seconds"]) for row in rows if row["budget"] != "converged"
         }
@@ -181,10 +197,10 @@ class Table:
             for model, dataset in seconds
             if model == "air" and ("supair", dataset) in seconds
         ]
-        if any(row["model"] == "air" for row in rows):
+        if any(row["budget"] == AIR_BUDGET for row in rows):
             print(
-                f"{PAPER_EPOCHS} epochs are the paper's budget: Figure 5 ends there, and AIR (18,740 steps of 64) has not converged; "
-                "its training time there is about 1.7 times SuPAIR's" + (f", here {', '.join(ratios)}." if ratios else ".")
+                f"The paper's budget is {PAPER_EPOCHS} epochs, where Figure 5 ends; AIR has not converged there, and "
+                "its training time there is about 1.7 times SuPAIR's" + (f", here {', '.join(ratios)} times." if ratios else ".")
             )
 
 

@@ -64,15 +64,23 @@ class AirDescription(NamedTuple):
         return tf.reduce_sum(tf.cast(tf.round(self.z_pres), tf.int32), axis=1)
 
 
+class AirLogDensity(NamedTuple):
+    """Log densities of a sample, [batch, step] each; those of z_where and z_what are 0 where z_pres is."""
+
+    z_pres: tf.Tensor
+    z_where: tf.Tensor
+    z_what: tf.Tensor
+
+
 class AirEvaluation(NamedTuple):
-    """Everything computed on the way to the bound; the densities of z_where and z_what are 0 where z_pres is."""
+    """Everything computed on the way to the bound."""
 
     elbo: AirElbo
     description: AirDescription
     sample: AirSample
     scene_mean: tf.Tensor  # [batch, scene_size, scene_size]
-    log_p: AirSample  # [batch, step] each
-    log_q: AirSample  # [batch, step] each
+    log_p: AirLogDensity
+    log_q: AirLogDensity
     baseline: tf.Tensor  # [batch, step], the cost in nats that the baseline expects from step t on
 
 
@@ -270,16 +278,17 @@ class AIR(keras.Model):
                 labels=sample.z_pres, logits=tf.broadcast_to(logit, tf.shape(sample.z_pres))
             )
 
-        def log_normal(value, loc, scale):  # of present objects only
+        # An absent object's window is not in the scene, so nothing about it may be rewarded or punished.
+        def log_normal(value, loc, scale):
             return sample.z_pres * tf.reduce_sum(tfd.Normal(loc, scale).log_prob(value), axis=-1)
 
         zero, one = tf.zeros([], self.compute_dtype), tf.ones([], self.compute_dtype)
-        log_p = AirSample(
+        log_p = AirLogDensity(
             log_bernoulli(prior_logit),
             log_normal(sample.z_where, *self._where_prior),
             log_normal(sample.z_what, zero, one),
         )
-        log_q = AirSample(
+        log_q = AirLogDensity(
             log_bernoulli(description.pres_logit),
             log_normal(sample.z_where, description.where_loc, description.where_scale),
             log_normal(sample.z_what, description.what_loc, description.what_scale),
@@ -323,9 +332,12 @@ class AIR(keras.Model):
         return tf.reduce_mean(score - pathwise + misfit), tf.reduce_mean(elbo.total)
 
     def boxes(self, description: AirDescription):
-        """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where)."""
-        size = (self.config.scene_size - 1) / description.where_loc[..., :1]
-        left_top = (
-            ((-1.0 - description.where_loc[..., 1:]) / description.where_loc[..., :1] + 1.0) * (self.config.scene_size - 1) / 2
-        )
-        return tf.concat([left_top, size, size], axis=-1)
+        """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where).
+
+        Edges lie between pixels as in the data's boxes, half a window pixel outside of the outermost ones' centres.
+        """
+        size = self.config.window_size
+        rows, columns = window_points(description.where_loc, size, self.config.scene_size)
+        pitch = columns[..., 1:2] - columns[..., :1]  # of the window's pixels in the scene
+        left_top = tf.concat([columns[..., :1], rows[..., :1]], axis=-1) + 0.5 - pitch / 2
+        return tf.concat([left_top, size * pitch, size * pitch], axis=-1)

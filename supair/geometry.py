@@ -40,7 +40,7 @@ def crop(images, rows, columns):
 
     A row of samples mixes two neighbouring rows of pixels, which are gathered; the columns are a product with the
     hats, because neighbours in a row cannot be gathered as fast.  The gradient is written by hand (the derivative by
-    a point is a crop with the hat's slope): the one that TensorFlow derives takes three times as long on a CPU.
+    a point is the difference of two neighbours): the one that TensorFlow derives takes three times as long on a CPU.
 
     Args:
       images: [..., B, B].

@@ -32,6 +32,7 @@ from supair.model import SuPAIR
 STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
 CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
 EVALUATION_BATCH = 250
+NOT_FINITE_HINT = "Try a lower learning rate or, for SuPAIR, larger minimum variances"
 EVALUATION_SEED = 2**31  # noise on the test set, the same at every evaluation; above every run's seed
 
 
@@ -39,7 +40,7 @@ class TrainingError(RuntimeError):
     """A run that cannot start or go on."""
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):  # like KeyboardInterrupt, so that nothing that handles errors takes it for one
     """The run was asked to stop (Ctrl-C or SIGTERM), and what it had done is saved."""
 
     def __init__(self, where: str, signum: int):
@@ -334,7 +335,7 @@ class Run:
             if not np.all(np.isfinite(elbos)):
                 raise TrainingError(
                     f"{self.directory}: the ELBO is not finite at step {step + int(np.argmin(np.isfinite(elbos))) + 1}; "
-                    "the last good checkpoint is kept. Try a lower learning rate or larger minimum variances"
+                    f"the last good checkpoint is kept. {NOT_FINITE_HINT}"
                 )
             for elbo in elbos:
                 self._elbo_sum.assign_add(elbo)
@@ -377,7 +378,7 @@ class Run:
         if not all(np.all(np.isfinite(variable.numpy())) for variable in self.model.trainable_variables):
             raise TrainingError(
                 f"{self.directory}: weights are not finite after step {self.step}; the last good checkpoint is kept. "
-                "Try a lower learning rate or larger minimum variances"
+                f"{NOT_FINITE_HINT}"
             )
 
     def _note_signal(self, signum, frame) -> None:
@@ -385,33 +386,20 @@ class Run:
 
     def _claim_directory(self) -> None:
         """Refuse a directory of another configuration or in use by another process, or write this one's."""
-        config = {
-            "model": dataclasses.asdict(self.model.config),
-            "training": dataclasses.asdict(self.config),
-            **self.identity,
-        }
-        config = json.loads(json.dumps(config))
+        config = run_configuration(self.model.config, self.config, self.identity)
         path = self.directory / "config.json"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.directory / "lock", "w")  # noqa: SIM115 (held as long as the run)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists():
-                found = json.loads(path.read_text())
-                if not isinstance(found, dict):
-                    raise ValueError("not a JSON object")
-                if different := difference(found, config):
-                    raise TrainingError(
-                        f"{path}: this directory holds another run ({different}); choose another directory or delete it"
-                    )
+                require_configuration(path, config)
             else:
                 write_whole(path, json.dumps(config, indent=2) + "\n")
         except BlockingIOError:
             raise TrainingError(f"{self.directory}: in use by another process") from None
         except OSError as error:
             raise TrainingError(f"{self.directory}: cannot be used ({error.strerror or error})") from None
-        except ValueError as error:
-            raise TrainingError(f"{path}: damaged ({error}); delete the directory to start again") from None
 
     @property
     def _log_path(self) -> Path:
@@ -460,6 +448,28 @@ def _first_line(error: Exception) -> str:
     return re.sub(r"^\{\{.*?\}\} ", "", (str(error).strip() or type(error).__name__).splitlines()[0])[:200]
 
 
+def run_configuration(model: Any, training: TrainingConfig, identity: dict[str, Any]) -> dict[str, Any]:
+    """What `config.json` holds: everything that decides a run."""
+    config = {"model": dataclasses.asdict(model), "training": dataclasses.asdict(training), **identity}
+    return json.loads(json.dumps(config))
+
+
+def require_configuration(path: Path, expected: dict[str, Any]) -> None:
+    """Check that a run's `config.json` holds what is expected.
+
+    Raises:
+      TrainingError: if it does not, or is damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        raise TrainingError(f"{path}: damaged ({error}); delete the directory to start again") from None
+    if different := difference(found, expected):
+        raise TrainingError(f"{path}: this directory holds another run ({different}); choose another directory or delete it")
+
+
 def difference(found: Any, expected: Any, name: str = "") -> str:
     """Where two configurations differ first, in words; empty if they do not."""
     if isinstance(found, dict) and isinstance(expected, dict):
@@ -478,8 +488,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
     try:
+        lines = path.read_text().split("\n")
         parsed = [json.loads(line) for line in lines[:-1]]
         if not all(isinstance(line, dict) and "step" in line for line in parsed):
             raise ValueError("a line that is no measurement")

@@ -17,9 +17,11 @@ class GoldenAir:
     def __init__(self, path: Path, dtype: str = "float32"):
         with np.load(path, allow_pickle=False) as archive:
             self.arrays = {name: archive[name] for name in archive.files}
-        config, weights = json.loads(str(self.arrays["config"])), self._weights()
+        self.arrays |= {name: self.arrays[name].astype(np.float32) for name in ("images", *AirSample._fields)}
+        config, weights, usual = json.loads(str(self.arrays["config"])), self._weights(), AirConfig()
         heads = {name: [weights[key].shape[0] for key in self._linear(weights, name)] for name in ("predict", "bl_predict")}
-        assert len(heads["predict"]) == len(heads["bl_predict"]) <= 2 and heads["predict"][:-1] == heads["bl_predict"][:-1]
+        same = len(heads["predict"]) == len(heads["bl_predict"]) <= 2 and heads["predict"][:-1] == heads["bl_predict"][:-1]
+        assert same, f"expected both heads linear or with one hidden layer of the same width, found {heads}"
         self.model = AIR(
             AirConfig(
                 scene_size=config["scene"],
@@ -29,11 +31,11 @@ class GoldenAir:
                 hidden_units=weights["encode/mlp/seq/0/weight"].shape[0],
                 head_units=heads["predict"][0] if len(heads["predict"]) == 2 else 0,
                 what_size=config["z_what"],
-                count_ratio=config["k"],
-                scale_prior=tuple(config["scale_prior"]),
-                position_prior=tuple(config["position_prior"]),
-                decoder_bias=config["decoder_bias"],
-                likelihood_scale=config["likelihood_sd"],
+                count_ratio=config.get("k", usual.count_ratio),
+                scale_prior=tuple(config.get("scale_prior", usual.scale_prior)),
+                position_prior=tuple(config.get("position_prior", usual.position_prior)),
+                decoder_bias=config.get("decoder_bias", usual.decoder_bias) or 0.0,
+                likelihood_scale=config.get("likelihood_sd", usual.likelihood_scale),
                 baseline_scale=1.0,
             ),
             dtype=dtype,

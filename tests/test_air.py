@@ -20,22 +20,36 @@ BATCH = 3
 
 @pytest.fixture(scope="module")
 def air() -> AIR:
-    """A tiny AIR in float64 whose z_pres is undecided and depends on everything before it."""
+    """A tiny AIR in float64 whose z_pres is undecided and depends on the scene and on the steps before."""
     model = AIR(TINY, seed=1, dtype="float64")
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign(variable + rng.normal(0, 0.4, variable.shape))
+    model.head.layers[0].bias.assign(np.ones(3))  # rectifiers that let something through
+    model.head.layers[-1].kernel.assign(model.head.layers[-1].kernel * ([7.5] + 6 * [3.0]))
+    middle = np.median(model.evaluate_elbo(_images(), with_z_pres(_noise(), [1, 1])).description.pres_logit)
+    model.head.layers[-1].bias.assign(model.head.layers[-1].bias - np.eye(7)[0] * middle)
+    logits = np.asarray(model.evaluate_elbo(_images(), with_z_pres(_noise(), [1, 1])).description.pres_logit)
+    assert np.ptp(logits, axis=0).min() > 0.3 and np.abs(logits).max() < 3, logits
     return model
+
+
+def _images() -> np.ndarray:
+    return np.random.default_rng(1).random([BATCH, 8, 8]) * np.array([0.2, 0.6, 1.0])[:, None, None]
+
+
+def _noise() -> np.ndarray:
+    return np.random.default_rng(2).normal(size=[BATCH, 2, 6])
 
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.random.default_rng(1).random([BATCH, 8, 8])
+    return _images()
 
 
 @pytest.fixture(scope="module")
 def noise() -> np.ndarray:
-    return np.random.default_rng(2).normal(size=[BATCH, 2, 6])
+    return _noise()
 
 
 def with_z_pres(noise: np.ndarray, z_pres) -> np.ndarray:
@@ -58,16 +72,36 @@ def flat(gradients) -> np.ndarray:
     return np.concatenate([np.ravel(gradient) for gradient in gradients])
 
 
+def enumerated_loss(model: AIR, images, noise):
+    """The bound's negative, its expectation over z_pres written out as a sum over all values."""
+    total = 0.0
+    for z_pres in possible_z_pres(model.config.num_steps):
+        evaluation = model.evaluate_elbo(images, with_z_pres(noise, z_pres))
+        assert np.array_equal(evaluation.sample.z_pres, np.tile(z_pres, [BATCH, 1]))
+        log_q = tf.reduce_sum(evaluation.log_q.z_pres, axis=1)
+        total -= tf.reduce_mean(tf.exp(log_q) * evaluation.elbo.total)
+    return total
+
+
 def exact_gradient(model: AIR, images, noise) -> np.ndarray:
-    """The gradient of the bound's negative, its expectation over z_pres written out as a sum over all values."""
     with tf.GradientTape() as tape:
-        total = 0.0
-        for z_pres in possible_z_pres(model.config.num_steps):
-            evaluation = model.evaluate_elbo(images, with_z_pres(noise, z_pres))
-            assert np.array_equal(evaluation.sample.z_pres, np.tile(z_pres, [BATCH, 1]))
-            log_q = tf.reduce_sum(evaluation.log_q.z_pres, axis=1)
-            total -= tf.reduce_mean(tf.exp(log_q) * evaluation.elbo.total)
+        total = enumerated_loss(model, images, noise)
     return flat(tape.gradient(total, guide_variables(model)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_gradient_is_the_difference_quotient(air, images, noise, seed):
+    """Along a random direction: no derivative of TensorFlow's is taken on trust."""
+    rng = np.random.default_rng(seed)
+    variables = guide_variables(air)
+    direction = [rng.normal(size=variable.shape) for variable in variables]
+    slope, step = float(exact_gradient(air, images, noise) @ flat(direction)), 1e-6
+    values = []
+    for move in (step, -2 * step, step):
+        for variable, part in zip(variables, direction):
+            variable.assign_add(move * part)
+        values.append(float(enumerated_loss(air, images, noise)))
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
 
 
 def estimate(model: AIR, images, noise) -> np.ndarray:
@@ -92,6 +126,21 @@ def test_expected_estimate_is_the_exact_gradient(air, images, noise):
     exact = exact_gradient(air, images, noise)
     assert np.linalg.norm(exact) > 1
     np.testing.assert_allclose(expected, exact, atol=1e-9 * np.linalg.norm(exact))
+
+
+def test_only_what_follows_a_decision_weighs_on_it(air, images, noise):
+    """The score's gradient by the bias of z_pres' logit by hand: sum_t d log q_t · (cost_t - baseline_t)."""
+    fixed = with_z_pres(noise, [1, 1])
+    bias = air.head.layers[-1].bias
+    with tf.GradientTape() as tape:
+        loss, _ = air.training_loss(images, fixed)
+    evaluation = air.evaluate_elbo(images, fixed)
+    terms = np.asarray(sum(evaluation.log_p) - sum(evaluation.log_q))
+    likelihood = np.asarray(evaluation.elbo.likelihood)
+    cost = -np.stack([likelihood + terms[:, 0] + terms[:, 1], likelihood + terms[:, 1]], axis=1)
+    chance = np.asarray(evaluation.description.z_pres)  # d log sigmoid(logit) = 1 - sigmoid(logit), for z_pres = 1
+    expected = np.mean(np.sum((1 - chance) * (cost - np.asarray(evaluation.baseline)), axis=1))
+    assert float(tape.gradient(loss, bias)[0]) == pytest.approx(expected, rel=1e-9)
 
 
 def sampled_estimates(model: AIR, images, noise, number: int) -> np.ndarray:
@@ -230,9 +279,14 @@ def test_an_exact_window_comes_back():
 def test_boxes_are_where_the_window_lands(air):
     where = tf.constant([[[2.0, -0.5, 0.5], [1.0, 0.0, 0.0]]], tf.float64)
     description = air(np.zeros([1, 8, 8]))._replace(where_loc=where)
-    # u = (±1 - x) / s: columns from -0.25 to 0.75, rows from -0.75 to 0.25, of 7 pixels between centres.
-    expected = [[[0.75 * 3.5, 0.25 * 3.5, 3.5, 3.5], [0.0, 0.0, 7.0, 7.0]]]
+    # u = (±1 - x) / s: centres of columns from -0.25 to 0.75, of rows from -0.75 to 0.25, 3.5 pixels to 1.  The window's
+    # 5 pixels are 3.5 / 4 scene pixels wide, and the box begins half of one before the first centre; +0.5: edges.
+    half = 3.5 / 4 / 2
+    expected = [[[0.75 * 3.5 + 0.5 - half, 0.25 * 3.5 + 0.5 - half, 5 * 2 * half, 5 * 2 * half], [-0.375, -0.375, 8.75, 8.75]]]
     np.testing.assert_allclose(air.boxes(description), expected)
+    same_size = 7.0 / 4.0  # window pixels as large as the scene's: the box of an object of 5 x 5 pixels at (0, 0)
+    corner = tf.constant([[[same_size, same_size - 1, same_size - 1]]], tf.float64)
+    np.testing.assert_allclose(air.boxes(description._replace(where_loc=corner)), [[[0, 0, 5, 5]]], atol=1e-12)
 
 
 def test_prior_over_counts():
@@ -246,9 +300,15 @@ def test_prior_over_counts():
 
 
 def test_without_noise_the_likelier_z_pres(air, images):
+    bias = air.head.layers[-1].bias
+    before = bias.numpy()
+    bias.assign(before - np.eye(7)[0] * np.median(air(images).pres_logit[:, 0]))  # the middle scene undecided, one above, one below
     description = air(images)
-    np.testing.assert_array_equal(description.count, np.sum(np.asarray(description.z_pres) > 0.5, axis=1))
-    assert np.all(np.asarray(description.z_pres)[:, 1][np.asarray(description.z_pres)[:, 0] < 0.5] == 0)
+    bias.assign(before)
+    likely = np.asarray(tf.sigmoid(description.pres_logit)) > 0.5
+    assert len(set(description.count.numpy())) > 1
+    np.testing.assert_array_equal(description.count, likely[:, 0] * (1 + likely[:, 1]))
+    assert np.all(np.asarray(description.z_pres)[~likely[:, 0], 1] == 0)
 
 
 def test_eager_equals_compiled(images):
@@ -309,7 +369,7 @@ def test_the_trainer_trains_it_and_resumes(tmp_path):
         ({"num_steps": 0}, "num_steps to be an integer of at least 1, found 0"),
         ({"window_size": 1}, "window_size of at least 2"),
         ({"head_units": -1}, "head_units to be an integer of at least 0"),
-        ({"count_ratio": 0.0}, "count_ratio above 0, found 0.0"),
+        ({"count_ratio": 0.0}, "count_ratio from 1e-12 to 1e6, found 0.0"),
         ({"scale_prior": (3.0, 0.0)}, "scale_prior .mean, standard deviation above 0., found"),
         ({"decoder_bias": float("nan")}, "a finite decoder_bias"),
         ({"baseline_scale": -1.0}, "baseline_scale above 0"),

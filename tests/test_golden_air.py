@@ -52,4 +52,4 @@ def test_every_output_equals_the_original(path):
     errors = {name: relative_error(found[name], golden.arrays[name]) for name in expected}
     wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
     assert not wrong, f"relative errors above {TOLERANCE}: {wrong}"
-    assert len(expected) >= 15
+    assert {"q_pres_prob", "elbo"} <= expected

@@ -47,7 +47,7 @@ def test_table1_counts_every_parameter(capsys):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch.  Returns the options for table2."""
+    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch (AIR: 4).  Returns the options for table2."""
     import dataclasses
 
     def model_config(self):
@@ -85,25 +85,52 @@ def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_p
     assert "0 of 2" in first  # an untrained model does not succeed, and the table says so
     logs = sorted(tmp_path.glob("runs/supair/sprites/paper/seed*/log.jsonl"))
     assert [path.parent.name for path in logs] == ["seed0", "seed3"]
-    before = [path.stat().st_mtime_ns for path in logs], [path.read_bytes() for path in logs]
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in logs]
     assert table2.main(options) == 0
-    assert before[1] == [path.read_bytes() for path in logs]
+    assert before == [(path.stat().st_mtime_ns, path.read_bytes()) for path in logs]
     assert "0 training steps to go" in capsys.readouterr().out
+    config = logs[0].with_name("config.json")
+    config.write_text(config.read_text().replace('"learning_rate": 0.001', '"learning_rate": 0.002'))
+    logs[1].write_bytes(b"\xff\xfe\n")
+    assert table2.main(options) == 1
+    out = capsys.readouterr().out
+    assert f"Failed: {config}: this directory holds another run (training.learning_rate: expected 0.001, found 0.002)" in out
+    assert f"Failed: {logs[1]}: damaged" in out and "Sprites" in out
+
+
+def test_processes_of_their_own():
+    """A signal comes back as an exception; a killed process is told from a failed run."""
+    import concurrent.futures
+    import jobs
+
+    from reproduce.runs import call_apart
+    from supair.training import Interrupted
+
+    with pytest.raises(Interrupted) as interrupt:
+        call_apart(jobs.signal_self, signal.SIGTERM)
+    assert interrupt.value.signum == signal.SIGTERM
+    with pytest.raises(concurrent.futures.process.BrokenProcessPool):
+        call_apart(jobs.signal_self, signal.SIGKILL)
 
 
 def test_both_models_and_both_budgets(small, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(table2, "PAPER_EPOCHS", 2)
-    monkeypatch.setattr(table2, "CONVERGENCE", dict.fromkeys(("supair", "air"), Convergence(window=1, gain=1e9)))
+    monkeypatch.setattr(table2, "CONVERGENCE", dict.fromkeys(("supair", "air"), Convergence(gain=-1e9, max_epochs=3)))
     options = ["--seeds", "0", "--datasets", "sprites", "--json", str(tmp_path / "table.json"), *small]
     assert table2.main(options) == 0
     out = capsys.readouterr().out
-    assert "AIR (its ELBOs are not comparable" in out and "95.9%" in out and "times SuPAIR's, here" in out
+    assert (
+        "AIR (its ELBOs are not comparable" in out
+        and "95.9%" in out
+        and "times SuPAIR's, here" in out
+        and "(Sprites) times." in out
+    )
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [(row["model"], row["budget"], row["epochs"], row["converged"]) for row in rows] == [
         ("supair", "2 epochs", 2, [False]),
-        ("supair", "converged", 2, [True]),
-        ("air", "2 epochs", 2, [False]),
-        ("air", "converged", 2, [True]),
+        ("supair", "converged", 3, [False]),
+        ("air", "paper's budget", 2, [False]),
+        ("air", "converged", 3, [False]),
     ]
 
 
@@ -111,7 +138,8 @@ def test_collapsed_seeds_are_named(small, capsys, monkeypatch):
     monkeypatch.setattr("supair.metrics.collapse", lambda confusion: "all empty")
     assert table2.main(["--seeds", "0", "--datasets", "sprites", "--models", "air", "--epochs", "1", *small]) == 0
     captured = capsys.readouterr()
-    assert "collapsed: all empty" in captured.out and "collapsed, all empty, at step 4: the decoder" in captured.err
+    assert "collapsed: all empty" in captured.out and "AIR collapsed, all empty: the decoder" in captured.out
+    assert "collapsed, all empty, at step 4: the decoder" in captured.err
 
 
 def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
