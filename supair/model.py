@@ -80,9 +80,9 @@ class SuPAIR(keras.Model):
     noise_size = 4  # standard normal numbers that a step of a scene needs, for z_where
     baseline_variables = ()
     collapse_hints = {
-        "all empty": "the first step's z_pres fell to 0 before its box meant anything; nothing brings it back, try another seed",
+        "all empty": "the first step's z_pres fell to 0 before its box meant anything; not every run recovers, try another seed",
         "always N_max": "the background model explains too little, or nothing (background=None)",
-        "all one count": "a step's z_pres fell to 0 before its box meant anything; nothing brings it back, try another seed",
+        "all one count": "a step's z_pres fell to 0 before its box meant anything; not every run recovers, try another seed",
     }
 
     def __init__(

@@ -302,7 +302,9 @@ def test_prior_over_counts():
 def test_without_noise_the_likelier_z_pres(air, images):
     bias = air.head.layers[-1].bias
     before = bias.numpy()
-    bias.assign(before - np.eye(7)[0] * np.median(air(images).pres_logit[:, 0]))  # the middle scene undecided, one above, one below
+    bias.assign(
+        before - np.eye(7)[0] * np.median(air(images).pres_logit[:, 0])
+    )  # the middle scene undecided, one above, one below
     description = air(images)
     bias.assign(before)
     likely = np.asarray(tf.sigmoid(description.pres_logit)) > 0.5
