@@ -113,25 +113,34 @@ def test_processes_of_their_own():
         call_apart(jobs.signal_self, signal.SIGKILL)
 
 
-def test_both_models_and_both_budgets(small, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(table2, "PAPER_EPOCHS", 2)
-    monkeypatch.setattr(table2, "CONVERGENCE", dict.fromkeys(("supair", "air"), Convergence(gain=-1e9, max_epochs=3)))
-    options = ["--seeds", "0", "--datasets", "sprites", "--json", str(tmp_path / "table.json"), *small]
+def test_both_models_and_both_budgets(capsys, tmp_path, monkeypatch):
+    """What the table makes of logs; no training here."""
+
+    def write_log(experiment, settings, epochs, convergence=None):
+        folder = settings.runs / experiment.path
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [
+            {"step": e, "test_accuracy": e / 100, "test_elbo": e, "train_seconds": e * (2 if experiment.model == "air" else 4)}
+            for e in range(1, convergence.max_epochs + 1 if convergence else epochs + 1)
+        ]
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    monkeypatch.setattr(table2, "run_apart", write_log)
+    monkeypatch.setattr(table2, "check_configuration", lambda *_: None)
+    monkeypatch.setattr(table2, "matmul_gflops", lambda: 100.0)
+    monkeypatch.setattr(table2, "CONVERGENCE", dict.fromkeys(("supair", "air"), Convergence(gain=-1e9, max_epochs=25)))
+    options = ["--seeds", "0", "--datasets", "sprites", "--runs", str(tmp_path), "--json", str(tmp_path / "table.json")]
     assert table2.main(options) == 0
     out = capsys.readouterr().out
-    assert (
-        "AIR (its ELBOs are not comparable" in out
-        and "95.9%" in out
-        and "times SuPAIR's, here" in out
-        and "(Sprites) times." in out
-    )
+    assert "AIR (its ELBOs are not comparable" in out and "95.9%" in out and "times SuPAIR's, here 0.50 (Sprites) times." in out
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [(row["model"], row["budget"], row["epochs"], row["converged"]) for row in rows] == [
-        ("supair", "2 epochs", 2, [False]),
-        ("supair", "converged", 3, [False]),
-        ("air", "paper's budget", 2, [False]),
-        ("air", "converged", 3, [False]),
+    assert [(row["model"], row["budget"], row["epochs"], row["accuracy"], row["converged"]) for row in rows] == [
+        ("supair", "20 epochs", 20, [0.2], [False]),
+        ("supair", "converged", 25, [0.25], [False]),
+        ("air", "paper's budget", 20, [0.2], [False]),
+        ("air", "converged", 25, [0.25], [False]),
     ]
+    assert table2.main([*options, "--models", "air"]) == 0 and "0 training steps to go" in capsys.readouterr().out
 
 
 def test_collapsed_seeds_are_named(small, capsys, monkeypatch):
@@ -217,7 +226,17 @@ def test_results_are_read_off_the_log():
     ],
 )
 def test_wrong_options_are_refused(tmp_path, capsys, arguments, code, message):
-    options = ["--quick", "--datasets", "sprites", "--data", str(tmp_path), "--runs", str(tmp_path / "runs"), *arguments]
+    options = [
+        "--quick",
+        "--no-xla",
+        "--datasets",
+        "sprites",
+        "--data",
+        str(tmp_path),
+        "--runs",
+        str(tmp_path / "runs"),
+        *arguments,
+    ]
     with pytest.raises(SystemExit) as end:
         _setup.exit_with(lambda: table2.main(options))
     assert message in f"{end.value.code} {capsys.readouterr().err}"
@@ -226,7 +245,7 @@ def test_wrong_options_are_refused(tmp_path, capsys, arguments, code, message):
 
 def test_an_error_is_one_line_and_exit_code_1(tmp_path):
     command = [sys.executable, ROOT / "reproduce" / "table2.py", "--quick", "--mnist", tmp_path / "no.npz", "--data", tmp_path]
-    result = subprocess.run([*map(str, command), "--runs", str(tmp_path)], capture_output=True, text=True)
+    result = subprocess.run([*map(str, command), "--no-xla", "--runs", str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith(
         f"error: {tmp_path}/no.npz: no such file; give the MNIST digits with --mnist"

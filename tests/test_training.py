@@ -314,6 +314,17 @@ def test_scenes_that_do_not_fit_are_refused(tmp_path):
         tiny.run(tmp_path, data={"train": tiny.scenes(5), "test": tiny.scenes()})
 
 
+def test_training_goes_on_to_convergence(tmp_path):
+    """At least as many epochs as asked for, and until the criterion is met or the bound reached."""
+    with tiny.run(tmp_path) as run:
+        run.train(1, Convergence(window=1, gain=1e9))  # met as soon as there are two epochs
+        assert run.step == 2 * 5
+        run.train(1, Convergence(window=1, gain=1e9))
+        assert run.step == 2 * 5
+        run.train(1, Convergence(window=1, gain=-1e9, max_epochs=3))  # never met
+        assert run.step == 3 * 5
+
+
 def test_convergence_by_hand():
     convergence = Convergence(window=2, gain=10, max_epochs=9)
     assert not convergence.reached([0, 1, 2])  # too short to tell
