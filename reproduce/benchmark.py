@@ -1,7 +1,7 @@
 """How long a training step takes, next to how fast this machine multiplies matrices.
 
-    python reproduce/benchmark.py                 everything; about 12 minutes on two cores
-    python reproduce/benchmark.py --no-growth     the steps alone; about three minutes
+    python reproduce/benchmark.py                 everything
+    python reproduce/benchmark.py --no-growth     the steps alone; three and a half minutes on two cores
 
 Prints for SuPAIR (batch 256) and AIR (batch 64) the median time of a training step, the time to compile it, peak memory
 with the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and

@@ -16,10 +16,17 @@ from typing import Any
 
 import data
 from reproduce.experiments import TITLES, Experiment
-from supair.training import Convergence, Interrupted, Run, TrainingError, require_configuration, run_configuration
+from supair.training import (
+    SIGNALS,
+    Convergence,
+    Interrupted,
+    Run,
+    TrainingError,
+    require_configuration,
+    run_configuration,
+)
 
 DATA_SEED = 0  # all runs see the same scenes
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ and with the heads that its Pyro implementation recommends and Table 2 uses ("py
 
 from __future__ import annotations
 
-from math import prod
-
 import _setup
 from reproduce.experiments import TABLE_1, TITLES
 from supair.air import AIR
@@ -35,11 +33,8 @@ def count_air(config: AirConfig) -> tuple[dict[str, int], int]:
     Left out are the guide's head and all initial states and latent variables.
     """
     model = AIR(config)
-    gates, baseline_gates = (
-        sum(prod(variable.shape) for variable in (lstm.scene_kernel, lstm.latent_kernel, lstm.recurrent_kernel, lstm.bias))
-        + prod(lstm.recurrent_bias.shape)
-        for lstm in (model.lstm, model.baseline_lstm)
-    )
+    initial_state = 2 * config.lstm_units  # state and cell
+    gates, baseline_gates = (lstm.count_params() - initial_state for lstm in (model.lstm, model.baseline_lstm))
     counts = {
         "Inference network": gates,
         "Object model": model.encoder.count_params() + model.decoder.count_params(),

@@ -23,7 +23,7 @@ from reproduce.experiments import CONVERGENCE, MODELS, RECIPES, STEP_GFLOP, TABL
 from reproduce.runs import Result, Settings, check_configuration, final_result, result_at, run_apart
 from supair.config import PAPER_EPOCHS
 from supair.hardware import describe_machine, matmul_gflops
-from supair.training import Convergence, Interrupted, TrainingError, read_log
+from supair.training import SIGNALS, Convergence, Interrupted, TrainingError, read_log
 
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
 NOTES = {"air": " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"}
@@ -244,7 +244,7 @@ def _interrupt(signum, frame):
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, _interrupt) for number in SIGNALS}
     table = Table(arguments)
     code = 0
     try:

@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from supair.config import AirConfig, ConfigError
+from supair.config import AirConfig
 from supair.geometry import crop
+from supair.inference import count_present
+from supair.scenes import require_side
 
 
 class AirElbo(NamedTuple):
@@ -61,7 +63,7 @@ class AirDescription(NamedTuple):
     @property
     def count(self):
         """The number of objects reported, [batch] int32: steps whose z_pres rounds to 1."""
-        return tf.reduce_sum(tf.cast(tf.round(self.z_pres), tf.int32), axis=1)
+        return count_present(self.z_pres)
 
 
 class AirLogDensity(NamedTuple):
@@ -213,8 +215,7 @@ class AIR(keras.Model):
     def _infer(self, images, noise, sample: AirSample | None = None) -> tuple[AirDescription, AirSample, tf.Tensor]:
         """Run the guide and the baseline; `sample` fixes z instead of drawing it with the noise."""
         config = self.config
-        if images.shape[1:] != (config.scene_size, config.scene_size):
-            raise ConfigError(f"expected scenes [batch, {config.scene_size}, {config.scene_size}], found {images.shape}")
+        require_side(images, config.scene_size)
         images = tf.convert_to_tensor(images)
         flat = tf.reshape(images, [-1, config.scene_size**2])
         rows = tf.ones_like(flat[:, :1])

@@ -133,8 +133,7 @@ class AirConfig:
     position_prior: tuple[float, float] = (0.0, 1.0)
     decoder_bias: float = -2.0  # a dark start: a bright window costs likelihood before it helps, and no object survives
     likelihood_scale: float = 0.3
-    # Nats to one unit of the baseline network's output: costs are some hundred nats, and a fresh network's outputs 0.1.
-    baseline_scale: float = 100.0
+    baseline_scale: float = 100.0  # nats to one unit of the baseline network's output; costs are some hundred nats
 
     def __post_init__(self):
         for name in ("scene_size", "window_size", "num_steps", "lstm_units", "hidden_units", "what_size"):

@@ -39,8 +39,8 @@ def crop(images, rows, columns):
     """Bilinear samples of images at the grid of `rows` and `columns`, zero beyond the outermost pixels.
 
     A row of samples mixes two neighbouring rows of pixels, which are gathered; the columns are a product with the
-    hats, because neighbours in a row cannot be gathered as fast.  The gradient is written by hand (the derivative by
-    a point is the difference of two neighbours): the one that TensorFlow derives takes three times as long on a CPU.
+    hats, because neighbours in a row cannot be gathered as fast.  The gradient is written by hand, as products: the
+    derivative by a point is the difference of two neighbours, and that of a gather would be a scatter, slow on a CPU.
 
     Args:
       images: [..., B, B].

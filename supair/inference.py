@@ -9,9 +9,15 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from supair.config import ConfigError, ModelConfig
+from supair.config import ModelConfig
+from supair.scenes import require_side
 
 FORGET_GATE_BIAS = 1.0  # a constant, not a weight (code)
+
+
+def count_present(z_pres):
+    """How many of [batch, step] chances round to 1, [batch] int32."""
+    return tf.reduce_sum(tf.cast(tf.round(z_pres), tf.int32), axis=1)
 
 
 class SceneDescription(NamedTuple):
@@ -41,7 +47,7 @@ class SceneDescription(NamedTuple):
     @property
     def count(self):
         """The number of objects reported, [batch] int32: steps whose z_pres rounds to 1 (code)."""
-        return tf.reduce_sum(tf.cast(tf.round(self.z_pres), tf.int32), axis=1)
+        return count_present(self.z_pres)
 
 
 class InferenceNetwork(keras.layers.Layer):
@@ -84,8 +90,7 @@ class InferenceNetwork(keras.layers.Layer):
 
     def call(self, images) -> SceneDescription:
         config = self.config
-        if images.shape[1:] != (config.scene_size, config.scene_size):
-            raise ConfigError(f"expected scenes [batch, {config.scene_size}, {config.scene_size}], found {images.shape}")
+        require_side(images, config.scene_size)
         flat = tf.reshape(images, [-1, config.scene_size**2])
         from_scene = tf.matmul(flat, self.kernel) + self.bias  # [batch, 4 units]
         state, cell, states = None, 0.0, []

@@ -39,6 +39,16 @@ class InMemoryScenes:
         return images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
 
 
+def require_side(images, side: int) -> None:
+    """Refuse a batch of scenes of another size.
+
+    Raises:
+      ConfigError: naming the expected and the found shape.
+    """
+    if images.shape[1:] != (side, side):
+        raise ConfigError(f"expected scenes [batch, {side}, {side}], found {images.shape}")
+
+
 def check_images(images) -> np.ndarray:
     """The images as an array, if they are [scenes, side, side] uint8, or floating point in [0, 1].
 

@@ -29,6 +29,7 @@ from supair.air import AIR
 from supair.config import ConfigError, TrainingConfig
 from supair.model import SuPAIR
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a run with its state saved
 STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
 CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
 EVALUATION_BATCH = 250
@@ -286,7 +287,7 @@ class Run:
         self._train_steps(buffer, noise, tf.constant(0))  # compiles and makes no step, so the clock counts training alone
         handlers = {}
         if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.signal(number, self._note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+            handlers = {number: signal.signal(number, self._note_signal) for number in SIGNALS}
         last_epoch = convergence.max_epochs if convergence else epochs
         bar = tqdm(
             total=last_epoch * self.steps_per_epoch,

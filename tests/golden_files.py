@@ -12,6 +12,21 @@ from supair.config import ModelConfig, background_spn, object_spn
 from supair.model import SuPAIR
 
 
+def relative_error(ours, theirs) -> float:
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape, f"expected shape {theirs.shape}, found {ours.shape}"
+    scale = np.linalg.norm(theirs)
+    return float(np.linalg.norm(ours - theirs) / (scale if scale > 0 else 1.0))
+
+
+def assert_equal_outputs(found: dict, stored: dict, tolerances: dict[str, float]) -> None:
+    """Every output named in `tolerances` is computed and within its relative error, by norm, of what is stored."""
+    assert set(tolerances) <= set(found), f"outputs that we do not compute: {sorted(set(tolerances) - set(found))}"
+    errors = {name: relative_error(found[name], stored[name]) for name in tolerances}
+    wrong = {name: error for name, error in errors.items() if not error <= tolerances[name]}
+    assert not wrong, f"relative errors above tolerance: {wrong}"
+
+
 class GoldenFile:
     """A golden file, and our model with its configuration, structures and weights."""
 
