@@ -36,6 +36,43 @@ def add_places(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_training(arguments: argparse.ArgumentParser) -> None:
+    """The options of every script that trains."""
+    arguments.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower; for debugging)")
+    add_places(arguments)
+
+
+def add_recorded(arguments: argparse.ArgumentParser) -> None:
+    arguments.add_argument("--recorded", action="store_true", help="train nothing; use the recorded runs in results/")
+
+
+def add_output(arguments: argparse.ArgumentParser) -> None:
+    arguments.add_argument(
+        "--output", type=Path, default=ROOT / "figures", metavar="DIR", help="where figures go (default: figures/)"
+    )
+
+
+def settings(arguments: argparse.Namespace):
+    """The `Settings` that a script's options ask for."""
+    from reproduce.runs import RECORDED, Settings
+
+    runs = RECORDED if getattr(arguments, "recorded", False) else arguments.runs
+    return Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla)
+
+
+def save_figure(figure, path: Path) -> None:
+    """Save a figure as PATH.png and PATH.pdf, each whole or not at all."""
+    from data.store import replacing
+
+    for kind in ("png", "pdf"):
+        target = path.with_name(f"{path.name}.{kind}")
+        with replacing(target) as partial:
+            figure.savefig(
+                partial, format=kind, dpi=150, bbox_inches="tight", metadata={"CreationDate": None} if kind == "pdf" else None
+            )
+        print(target)
+
+
 def add_json(arguments: argparse.ArgumentParser, what: str) -> None:
     """An option for a file to write; a path that cannot be one is refused before any work is done."""
 

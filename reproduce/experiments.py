@@ -1,14 +1,52 @@
-"""The experiments: what can be trained, and what the paper published about it (Tables 1 and 2)."""
+"""The experiments: what can be trained, and what the paper published about it (Tables 1 and 2, Figure 5)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+from data import SIZES
 from supair.air import AIR
 from supair.config import AIR_EPOCHS, AirConfig, ModelConfig, TrainingConfig, air_training, paper_model
 from supair.model import SuPAIR
 from supair.training import Convergence
+
+
+class Model(NamedTuple):
+    """One of the models that the paper compares."""
+
+    title: str
+    build: type  # called with a configuration and a seed
+    config: Callable[[str], ModelConfig | AirConfig]  # by the data set's name
+    training: Callable[[int], TrainingConfig]  # by the seed
+    convergence: Convergence  # when a run counts as converged
+    # For estimates of time: the epoch at which a run usually has converged, and the GFLOP of a large matrix product
+    # that take as long as a training step (benchmark.py on two CPU cores).
+    usual_epochs: int
+    step_gflop: float
+
+
+def _supair(title: str, step_gflop: float, **changes) -> Model:
+    return Model(title, SuPAIR, partial(paper_model, **changes), TrainingConfig, Convergence(), 45, step_gflop)
+
+
+MODELS = {
+    "supair": _supair("SuPAIR", 18.0),
+    "supair_no_bg": _supair("SuPAIR w/o bg", 15.0, background=False),
+    "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 18.0, structure="poon_domingos"),
+    # AIR's bound spans some 100 nats where SuPAIR's spans thousands.
+    "air": Model("AIR", AIR, lambda dataset: AirConfig(), air_training, Convergence(10, 1.0, AIR_EPOCHS), 60, 4.5),
+}
+TITLES = {
+    "multi_mnist": "Multi-MNIST",
+    "sprites": "Sprites",
+    "noisy_mnist": "Noisy-MNIST",
+    "grid_mnist": "Grid-MNIST",
+    **{name: model.title for name, model in MODELS.items()},
+}
+RECIPES = ("paper",)
 
 
 class Published(NamedTuple):
@@ -17,23 +55,6 @@ class Published(NamedTuple):
     accuracy: float  # count accuracy on the test set, in [0, 1]
     elbo: float  # nats a scene
 
-
-TITLES = {
-    "multi_mnist": "Multi-MNIST",
-    "sprites": "Sprites",
-    "noisy_mnist": "Noisy-MNIST",
-    "grid_mnist": "Grid-MNIST",
-    "supair": "SuPAIR",
-    "air": "AIR",
-}
-MODELS = {"supair": SuPAIR, "air": AIR}
-RECIPES = ("paper",)
-
-# When a run counts as converged. AIR's bound spans some 100 nats where SuPAIR's spans thousands.
-CONVERGENCE = {"supair": Convergence(), "air": Convergence(window=10, gain=1.0, max_epochs=AIR_EPOCHS)}
-
-# A training step takes about as long as this many GFLOP of a large matrix product (benchmark.py on two CPU cores).
-STEP_GFLOP = {"supair": 18.0, "air": 4.5}
 
 TABLE_2 = {
     ("supair", "multi_mnist"): Published(0.983, 4923),
@@ -44,6 +65,19 @@ TABLE_2 = {
     ("air", "sprites"): Published(0.959, 685),
     ("air", "noisy_mnist"): Published(0.0, 232),
     ("air", "grid_mnist"): Published(0.0, 228),
+}
+
+# Count accuracy where the curves of Figure 5 end: SuPAIR's as in Table 2, the others read off the figure.
+FIGURE_5_ENDS = {
+    **{key: published.accuracy for key, published in TABLE_2.items() if key[0] == "supair"},
+    ("supair_no_bg", "multi_mnist"): 0.97,
+    ("supair_no_bg", "sprites"): 0.97,
+    ("supair_no_bg", "noisy_mnist"): 0.0,
+    ("supair_no_bg", "grid_mnist"): 0.0,
+    ("air", "multi_mnist"): 0.94,
+    ("air", "sprites"): 0.92,
+    ("air", "noisy_mnist"): 0.0,
+    ("air", "grid_mnist"): 0.0,
 }
 
 TABLE_1 = {
@@ -78,12 +112,20 @@ class Experiment:
         """Where the run lives below the runs directory."""
         return f"{self.model}/{self.dataset}/{self.recipe}/seed{self.seed}"
 
+    @property
+    def title(self) -> str:
+        return f"{TITLES[self.model]}, {TITLES[self.dataset]}, seed {self.seed}"
+
     def model_config(self) -> ModelConfig | AirConfig:
-        return AirConfig() if self.model == "air" else paper_model(self.dataset)
+        return MODELS[self.model].config(self.dataset)
 
     def training_config(self) -> TrainingConfig:
-        return air_training(self.seed) if self.model == "air" else TrainingConfig(seed=self.seed)
+        return MODELS[self.model].training(self.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return SIZES[self.dataset][0] // self.training_config().batch_size
 
     def build(self, config: ModelConfig | AirConfig | None = None) -> SuPAIR | AIR:
         """The model with its initial weights, by default in the experiment's own configuration."""
-        return MODELS[self.model](config or self.model_config(), self.seed)
+        return MODELS[self.model].build(config or self.model_config(), self.seed)

@@ -1,32 +1,42 @@
-"""Run one experiment, or load what it has already done; and read results out of its log."""
+"""Train experiments as far as that is not done yet, read their logs, and load their weights."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import datetime
 import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import data
-from reproduce.experiments import TITLES, Experiment
+from reproduce.experiments import MODELS, Experiment
+from supair.air import AIR
+from supair.hardware import describe_machine, matmul_gflops
+from supair.model import SuPAIR
 from supair.training import (
     SIGNALS,
     Convergence,
     Interrupted,
     Run,
     TrainingError,
+    append_line,
+    load_weights,
+    read_log,
     require_configuration,
     run_configuration,
 )
 
 DATA_SEED = 0  # all runs see the same scenes
+RECORDED = Path(__file__).resolve().parent.parent / "results"
 
 
 @dataclass(frozen=True)
@@ -38,30 +48,138 @@ class Settings:
     mnist: Path
     compiled: bool = True
 
-
-@dataclass(frozen=True)
-class Result:
-    """A run's state at the end of an epoch."""
-
-    seed: int
-    epoch: int
-    accuracy: float
-    elbo: float
-    train_seconds: float
-    converged: bool = False
-    collapse: str | None = None
+    def load(self, dataset: str) -> dict[str, data.SceneFile]:
+        """A data set, made first if it is not there."""
+        return data.load(dataset, DATA_SEED, self.data, mnist=self.mnist)
 
 
-def run_apart(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> None:
+class Job(NamedTuple):
+    """An experiment and how far to train it."""
+
+    experiment: Experiment
+    epochs: int
+    converge: bool = False  # and from there on until it has converged
+
+    @property
+    def convergence(self) -> Convergence | None:
+        return MODELS[self.experiment.model].convergence if self.converge else None
+
+    def is_done(self, runs: Path) -> bool:
+        """Whether the log says so.
+
+        Raises:
+          TrainingError: if the log is damaged.
+        """
+        lines = epoch_lines(runs, self.experiment)
+        if self.convergence:
+            return final_result(lines, self.experiment.seed, self.epochs, self.convergence) is not None
+        return len(lines) >= self.epochs
+
+    def gflop_left(self, runs: Path) -> float:
+        """Work that remains, in GFLOP of large matrix products that would take as long; for convergence a guess."""
+        try:
+            if self.is_done(runs):
+                return 0.0
+            done = len(epoch_lines(runs, self.experiment))
+        except TrainingError:
+            return 0.0  # it will be reported, and not trained
+        model = MODELS[self.experiment.model]
+        last = max(done + 1, self.epochs, model.usual_epochs) if self.converge else self.epochs
+        return (last - done) * self.experiment.steps_per_epoch * model.step_gflop
+
+
+class Work:
+    """A list of jobs, done in order; a run that fails is noted, and the others go on.
+
+    Args:
+      jobs: what to do; a job that continues another's run comes after it.
+      settings: where and how.
+    """
+
+    def __init__(self, jobs: list[Job], settings: Settings):
+        self.jobs, self.settings = jobs, settings
+        self.failures: list[str] = []
+
+    def unfinished(self) -> list[Job]:
+        """The jobs still to do, those that failed included."""
+        return [job for job in self.jobs if not self._is_done(job)]
+
+    def seconds_left(self, gflops: float) -> float:
+        """How long the rest should take at a rate of matrix products."""
+        left: dict[Experiment, float] = {}  # several jobs of one experiment: the longest includes the others
+        for job in self.jobs:
+            left[job.experiment] = max(left.get(job.experiment, 0.0), job.gflop_left(self.settings.runs))
+        return sum(left.values()) / gflops * 1.2  # a fifth for measuring accuracies
+
+    def train(self) -> int:
+        """Do everything that is not done.
+
+        Returns:
+          the exit code: 0, 1 if a run failed, or 128 + the signal that stopped it.
+        """
+        handlers = {number: signal.signal(number, _pass_on) for number in SIGNALS}
+        try:
+            gflops = matmul_gflops()
+            for number, job in enumerate(self.jobs):
+                if self._is_done(job):
+                    continue
+                length = "until converged" if job.converge else f"to epoch {job.epochs}"
+                print(
+                    f"[{number + 1}/{len(self.jobs)}] {job.experiment.title}, {length}; "
+                    f"all together about {duration(self.seconds_left(gflops))} to go",
+                    flush=True,
+                )
+                try:
+                    run_apart(job, self.settings)
+                except TrainingError as error:
+                    self._note(error)
+        except Interrupted as interrupt:
+            print(f"\nInterrupted: {interrupt}.", file=sys.stderr)
+            return 128 + interrupt.signum
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return 1 if self.failures else 0
+
+    def _is_done(self, job: Job) -> bool:
+        try:
+            done = job.is_done(self.settings.runs)
+            if done:
+                check_configuration(job.experiment, self.settings)
+            return done
+        except TrainingError as error:
+            self._note(error)
+            return False
+
+    def _note(self, error: TrainingError) -> None:
+        if str(error) not in self.failures:
+            self.failures.append(str(error))
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _pass_on(signum, frame):
+    """End at once, but let a run that is under way in a process of its own save itself."""
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signum)
+    raise Interrupted("stopped between training steps; everything up to the last checkpoint is saved", signum)
+
+
+def duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def run_apart(job: Job, settings: Settings) -> None:
     """`run` in a process of its own if it compiles, because TensorFlow never frees a compiled step's 130 MB."""
     if not settings.compiled:
-        run(experiment, settings, epochs, convergence)
+        run(job, settings)
         return
     try:
-        call_apart(run, experiment, settings, epochs, convergence)
+        call_apart(run, job, settings)
     except concurrent.futures.process.BrokenProcessPool:
         raise TrainingError(
-            f"{settings.runs / experiment.path}: its process ended unexpectedly (killed, or out of memory); start again to resume"
+            f"{settings.runs / job.experiment.path}: its process ended unexpectedly (killed, or out of memory); "
+            "start again to resume"
         ) from None
 
 
@@ -117,13 +235,14 @@ def _identity(experiment: Experiment, checksum: str | None) -> dict[str, Any]:
     }
 
 
-def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Convergence | None = None) -> None:
-    """Train up to `epochs` (and to convergence, given a criterion), as far as that is not done yet.
+def run(job: Job, settings: Settings) -> None:
+    """Train one job's run, as far as that is not done yet; `sessions.jsonl` says what machine and version did it.
 
     Raises:
       DataError, TrainingError, Interrupted: see `data.load` and `supair.training.Run`.
     """
-    scenes = data.load(experiment.dataset, DATA_SEED, settings.data, mnist=settings.mnist)
+    experiment = job.experiment
+    scenes = settings.load(experiment.dataset)
     training = Run(
         directory=settings.runs / experiment.path,
         model=experiment.build(),
@@ -132,9 +251,72 @@ def run(experiment: Experiment, settings: Settings, epochs: int, convergence: Co
         identity=_identity(experiment, scenes["train"].checksum),
         compiled=settings.compiled,
     )
-    name = f"{TITLES[experiment.model]} {TITLES[experiment.dataset]} seed {experiment.seed}"
     with training:
-        training.train(epochs, convergence, description=name)
+        session = {"step": training.step, "date": datetime.date.today().isoformat(), "commit": commit(), **describe_machine()}
+        append_line(settings.runs / experiment.path / "sessions.jsonl", session)
+        training.train(job.epochs, job.convergence, description=experiment.title)
+
+
+def commit() -> str:
+    """The repository's commit, "+" behind it if files have changed since; "unknown" outside of git."""
+    command = ["git", "-C", str(RECORDED.parent), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def load_model(experiment: Experiment, settings: Settings) -> SuPAIR | AIR:
+    """The model as its run's last checkpoint left it.
+
+    Raises:
+      TrainingError: if there is none, or it is another run's.
+    """
+    check_configuration(experiment, settings)
+    model = experiment.build()
+    load_weights(model, settings.runs / experiment.path)
+    return model
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's state at the end of an epoch."""
+
+    seed: int
+    epoch: int
+    accuracy: float
+    elbo: float
+    train_seconds: float
+    converged: bool = False
+    collapse: str | None = None
+
+
+def epoch_lines(runs: Path, experiment: Experiment) -> list[dict[str, Any]]:
+    """The log lines at the ends of the epochs that an experiment has done.
+
+    Raises:
+      TrainingError: if the log is damaged.
+    """
+    return [line for line in read_log(runs / experiment.path / "log.jsonl") if "test_elbo" in line]
+
+
+def read_seeds(runs: Path, model: str, dataset: str, recipe: str) -> list[int]:
+    """The seeds of which there are runs."""
+    names = [path.name.removeprefix("seed") for path in (runs / model / dataset / recipe).glob("seed*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def seconds_per_step(runs: Path, experiment: Experiment) -> float | None:
+    """A recorded run's undisturbed time of a training step, if its own clock is not to be trusted; else None.
+
+    Raises:
+      TrainingError: if its record is damaged.
+    """
+    path = runs / experiment.path / "record.json"
+    try:
+        return json.loads(path.read_text())["seconds_per_step"] if path.exists() else None
+    except (ValueError, KeyError, TypeError):
+        raise TrainingError(f"{path}: damaged") from None
 
 
 def result_at(lines: list[dict[str, Any]], seed: int, epoch: int) -> Result | None:

@@ -1,8 +1,9 @@
-"""Table 2: count accuracy and ELBO on the test set, published against measured.
+"""Table 2: count accuracy and ELBO on the test set: published, recorded (in results/), and measured in runs/.
 
-    python reproduce/table2.py --quick    a smoke run: one seed, two data sets, a few epochs; minutes
-    python reproduce/table2.py            as in the paper: both models, 4 data sets, 5 seeds, 20 epochs, then on to convergence
+    python reproduce/table2.py --quick       a smoke run: one seed, two data sets, a few epochs; minutes
+    python reproduce/table2.py               as in the paper: both models, 4 data sets, 5 seeds, 20 epochs, then on to convergence
     python reproduce/table2.py --models supair --epochs 20    only SuPAIR, and only what Figure 5 shows
+    python reproduce/table2.py --recorded    train nothing: the table of the recorded runs, with all their seeds
 
 Can be interrupted at any moment (Ctrl-C) and started again: finished work is not repeated.  Every seed counts: means,
 standard deviations and medians are over all of them.
@@ -11,20 +12,20 @@ standard deviations and medians are over all of them.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import signal
+import dataclasses
 import statistics
 import sys
+from pathlib import Path
 
 import _setup
-from data import DATASETS, SIZES
-from reproduce.experiments import CONVERGENCE, MODELS, RECIPES, STEP_GFLOP, TABLE_2, TITLES, Experiment
-from reproduce.runs import Result, Settings, check_configuration, final_result, result_at, run_apart
+from data import DATASETS
+from reproduce.experiments import MODELS, RECIPES, TABLE_2, TITLES, Experiment
+from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at
 from supair.config import PAPER_EPOCHS
 from supair.hardware import describe_machine, matmul_gflops
-from supair.training import SIGNALS, Convergence, Interrupted, TrainingError, read_log
+from supair.training import TrainingError
 
+PAPER_MODELS, PAPER_SEEDS = ("supair", "air"), (0, 1, 2, 3, 4)
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
 NOTES = {"air": " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"}
 AIR_BUDGET = "paper's budget"
@@ -38,19 +39,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="a smoke run: one seed of SuPAIR on Multi-MNIST and Sprites, kept apart in RUNS/quick",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="seeds to run (default: 0 1 2 3 4)")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: 0 1 2 3 4, or all that are recorded")
     parser.add_argument(
         "--epochs", type=int, metavar="N", help="train N epochs and stop there (default: 20, then on to convergence)"
     )
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, help="data sets to run (default: all)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="models to run (default: all)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="models to run (default: supair air)")
     parser.add_argument("--recipe", choices=RECIPES, default="paper", help="how to train (default: paper)")
+    _setup.add_recorded(parser)
     _setup.add_json(parser, "the table")
-    parser.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower; for debugging)")
-    _setup.add_places(parser)
+    _setup.add_training(parser)
     arguments = parser.parse_args(argv)
     if arguments.epochs is not None and arguments.epochs < 1:
         parser.error(f"argument --epochs: expected at least 1, found {arguments.epochs}")
+    if arguments.recorded and arguments.quick:
+        parser.error("--recorded and --quick do not go together: quick runs are not recorded")
     for name in ("seeds", "datasets", "models"):
         values = getattr(arguments, name) or []
         if len(set(values)) < len(values):
@@ -61,130 +64,122 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 class Table:
-    """The experiments of one call of the script, and their results so far."""
+    """What one call of the script is about: the runs, and what their logs say."""
 
     def __init__(self, arguments: argparse.Namespace):
-        self.quick = arguments.quick
-        datasets = arguments.datasets or (QUICK_DATASETS if self.quick else DATASETS)
-        models = arguments.models or (QUICK_MODELS if self.quick else MODELS)
-        seeds = arguments.seeds or ([QUICK_SEED] if self.quick else [0, 1, 2, 3, 4])
+        self.quick, self.recorded = arguments.quick, arguments.recorded
+        self.datasets = arguments.datasets or (QUICK_DATASETS if self.quick else DATASETS)
+        self.models = sorted(arguments.models or (QUICK_MODELS if self.quick else PAPER_MODELS), key=list(MODELS).index)
+        self.recipe, self.json = arguments.recipe, arguments.json
+        self.seeds = arguments.seeds or ([QUICK_SEED] if self.quick else None if self.recorded else PAPER_SEEDS)
         self.epochs = arguments.epochs or (QUICK_EPOCHS if self.quick else PAPER_EPOCHS)
         self.to_convergence = not self.quick and arguments.epochs is None
+        settings = _setup.settings(arguments)
+        if self.quick:
+            settings = dataclasses.replace(settings, runs=settings.runs / "quick")
         # Seed by seed, so that every data set has a first result early.
-        self.experiments = [
-            Experiment(model, dataset, arguments.recipe, seed) for seed in seeds for dataset in datasets for model in models
-        ]
-        self.failures: list[str] = []
-        runs = arguments.runs / "quick" if self.quick else arguments.runs
-        self.settings = Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla)
-
-    def lines(self, experiment: Experiment) -> list[dict]:
-        """The log lines at the ends of the epochs that an experiment has done."""
-        try:
-            log = read_log(self.settings.runs / experiment.path / "log.jsonl")
-        except TrainingError as error:
-            self._note(error)
-            return []
-        return [line for line in log if "test_elbo" in line]
+        seeds = () if self.recorded else self.seeds
+        experiments = [Experiment(m, d, self.recipe, seed) for seed in seeds for d in self.datasets for m in self.models]
+        jobs = [Job(experiment, self.epochs) for experiment in experiments]
+        if self.to_convergence:
+            jobs += [Job(experiment, self.epochs, converge=True) for experiment in experiments]
+        self.work = Work(jobs, settings)
 
     def announce(self) -> None:
         """Say what will be run and how long that should take."""
-        steps = {e: max(0, self.epochs - len(self.lines(e))) * _steps_per_epoch(e) for e in self.experiments}
-        gflop = sum(STEP_GFLOP[experiment.model] * number for experiment, number in steps.items())
-        seconds = gflop / matmul_gflops() * 1.2  # a fifth for measuring accuracies
         kind = "Quick run (a smoke test, not the paper's protocol)" if self.quick else "Table 2"
-        plan = ", ".join(dict.fromkeys(TITLES[e.dataset] for e in self.experiments))
-        print(f"{kind}: {len(self.experiments)} runs of {self.epochs} epochs in {self.settings.runs} ({plan}).")
-        print(f"{sum(steps.values())} training steps to go, about {_duration(seconds)} on {describe_machine()['summary']}.")
+        runs = len({job.experiment for job in self.work.jobs})
+        plan = ", ".join(TITLES[dataset] for dataset in self.datasets)
+        print(f"{kind}: {runs} runs of {self.epochs} epochs in {self.work.settings.runs} ({plan}).")
+        left = self.work.seconds_left(matmul_gflops())
+        print(f"About {duration(left)} to go on {describe_machine()['summary']}." if left else "All of them are there already.")
         if self.to_convergence:
-            print("Then every run goes on until it has converged; the last lines of the table say what that means.")
+            print("After that, every run goes on until it has converged; the last lines of the table say what that means.")
         sys.stdout.flush()
 
-    def train(self) -> None:
-        """Run everything; a run that fails is noted, and the others go on."""
-        for onwards in (False, True) if self.to_convergence else (False,):
-            for experiment in self.experiments:
-                convergence = CONVERGENCE[experiment.model] if onwards else None
-                try:
-                    if not self._is_done(experiment, convergence):
-                        run_apart(experiment, self.settings, self.epochs, convergence)
-                except TrainingError as error:
-                    self._note(error)
-
-    def _is_done(self, experiment: Experiment, convergence: Convergence | None) -> bool:
-        lines = self.lines(experiment)
-        if convergence:
-            done = final_result(lines, experiment.seed, self.epochs, convergence) is not None
-        else:
-            done = len(lines) >= self.epochs
-        if done:
-            check_configuration(experiment, self.settings)
-        return done
-
-    def _note(self, error: TrainingError) -> None:
-        if str(error) not in self.failures:
-            self.failures.append(str(error))
-            print(f"error: {error}", file=sys.stderr)
-
-    def rows(self) -> list[dict]:
-        """One row for each model, data set and budget that has results."""
+    def rows(self, runs: Path, seeds: list[int] | None) -> list[dict]:
+        """One row for each model, data set and budget that has results; `seeds=None` takes all that there are."""
         rows = []
-        groups: dict[tuple[str, str, str], list[Experiment]] = {}
-        for experiment in self.experiments:
-            groups.setdefault((experiment.model, experiment.dataset, experiment.recipe), []).append(experiment)
-        for (model, dataset, recipe), experiments in sorted(groups.items(), key=lambda group: list(MODELS).index(group[0][0])):
-            at_end = "quick" if self.quick else f"{self.epochs} epochs"
-            if model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
-                at_end = AIR_BUDGET
-            budgets = {at_end: lambda e: result_at(self.lines(e), e.seed, self.epochs)}
-            if self.to_convergence:
-                budgets["converged"] = lambda e: final_result(self.lines(e), e.seed, self.epochs, CONVERGENCE[e.model])
-            for budget, result_of in budgets.items():
-                results = [result for experiment in experiments if (result := result_of(experiment))]
-                if results:
-                    rows.append(_row(model, dataset, recipe, budget, results))
+        for model in self.models:
+            for dataset in self.datasets:
+                at_end = "quick" if self.quick else f"{self.epochs} epochs"
+                if model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
+                    at_end = AIR_BUDGET
+                for budget in [at_end, "converged"] if self.to_convergence else [at_end]:
+                    results = []
+                    for seed in read_seeds(runs, model, dataset, self.recipe) if seeds is None else seeds:
+                        try:
+                            lines = epoch_lines(runs, Experiment(model, dataset, self.recipe, seed))
+                        except TrainingError:
+                            continue  # `Work` has noted it
+                        if budget == "converged":
+                            results.append(final_result(lines, seed, self.epochs, MODELS[model].convergence))
+                        else:
+                            results.append(result_at(lines, seed, self.epochs))
+                    if any(results):
+                        rows.append(_row(model, dataset, self.recipe, budget, [result for result in results if result]))
         return rows
 
-    def print(self, rows: list[dict]) -> None:
+    def print(self, rows: list[dict], recorded: dict[tuple, dict]) -> None:
+        """Print rows next to the published numbers and to the recorded rows, by (model, dataset, budget)."""
         print("\nTable 2" + (" (quick run: too short to compare ELBOs)" if self.quick else ""))
-        header = f"{'':<12}{'budget':<16}{'count accuracy':<31}{'ELBO, nats':<28}{'epochs':>7}{'train s':>9}{'succeeded':>11}"
-        print(f"{header}\n{'':<28}{'published':<11}{'measured':<20}{'published':<11}{'measured'}")
+        side = "recorded" if recorded else ""
+        widths = (11, 15 if recorded else 0, 17)
+        accuracy = "".join(f"{name:<{width}}" for name, width in zip(("published", side, "measured"), widths))
+        print(
+            f"{'':<12}{'budget':<16}{'count accuracy, %':<{sum(widths)}}{'ELBO, nats':<{sum(widths)}}"
+            f"{'epochs':>7}{'train s':>9}{'succeeded':>11}\n{'':<28}{accuracy}{accuracy}"
+        )
         for previous, row in zip([None, *rows], rows):
             if previous is None or row["model"] != previous["model"]:
                 print(TITLES[row["model"]] + NOTES.get(row["model"], ""))
-            published = TABLE_2[row["model"], row["dataset"]]
-            good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"])
-            succeeded = f"{good} of {len(row['seeds'])}" if published.accuracy else "-"  # to fail is what is published
+            published = TABLE_2.get((row["model"], row["dataset"]))
+            good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"]) if published else 0
+            # Where the published accuracy is 0, there is nothing to succeed at.
+            succeeded = f"{good} of {len(row['seeds'])}" if published and published.accuracy else "-"
+            beside = recorded.get((row["model"], row["dataset"], row["budget"]))
+            cells = []
+            for name, scale, digits in (("accuracy", 100, 1), ("elbo", 1, 0)):
+                cells.append(f"{scale * getattr(published, name):.{digits}f}" if published else "-")
+                cells.append(_spread([scale * value for value in beside[name]], digits) if beside else "-" if recorded else "")
+                cells.append(_spread([scale * value for value in row[name]], digits))
             print(
-                f"{TITLES[row['dataset']]:<12}{row['budget']:<16}{published.accuracy:<11.1%}"
-                f"{_spread([100 * a for a in row['accuracy']], 1) + ' %':<20}{published.elbo:<11.0f}"
-                f"{_spread(row['elbo'], 0):<17}{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}"
-                f"{succeeded:>11}"
+                f"{TITLES[row['dataset']]:<12}{row['budget']:<16}"
+                + "".join(f"{cell:<{width}}" for cell, width in zip(cells, 2 * widths))
+                + f"{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}{succeeded:>11}"
             )
+            before = " " * sum(widths[:2])
             names = ("seeds", "accuracy", "elbo", "epochs_by_seed", "train_seconds", "converged", "collapse")
             for seed, accuracy, elbo, epochs, seconds, converged, collapse in zip(*(row[name] for name in names)):
                 note = "  not converged" if row["budget"] == "converged" and not converged else ""
                 note += f"  collapsed: {collapse}" if collapse else ""
-                print(f"{'':<12}{f'seed {seed}':<27}{accuracy:<31.1%}{elbo:<17.0f}{epochs:>7}{seconds:>9.0f}{note}")
+                print(
+                    f"{'':<12}{f'seed {seed}':<16}{before}{100 * accuracy:<{widths[2]}.1f}{before}{elbo:<{widths[2]}.0f}"
+                    f"{epochs:>7}{seconds:>9.0f}{note}"
+                )
             if len(row["seeds"]) > 1:
-                print(f"{'':<12}{'median':<27}{statistics.median(row['accuracy']):<31.1%}{statistics.median(row['elbo']):.0f}")
+                medians = [statistics.median(row[name]) for name in ("accuracy", "elbo")]
+                print(f"{'':<12}{'median':<16}{before}{100 * medians[0]:<{widths[2]}.1f}{before}{medians[1]:.0f}")
         print(
             f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy."
         )
+        if recorded:
+            print("Recorded: our runs in results/, with hardware, versions and commit; all of their seeds count.")
         if self.to_convergence:
             for model in dict.fromkeys(row["model"] for row in rows):
-                window, gain, most = CONVERGENCE[model]
+                window, gain, most = MODELS[model].convergence
                 print(
                     f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is less than {gain:.0f} nats above "
                     f"that over the {window} before (at most {most} epochs; a row shows the largest number)."
                 )
         self._print_budget(rows)
         for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):
-            print(f"{TITLES[model]} collapsed, {kind}: {MODELS[model].collapse_hints[kind]}.")
-        missing = len(self.experiments) - sum(result_at(self.lines(e), e.seed, self.epochs) is not None for e in self.experiments)
+            print(f"{TITLES[model]} collapsed, {kind}: {MODELS[model].build.collapse_hints[kind]}.")
+        runs = {job.experiment for job in self.work.jobs}
+        missing = {job.experiment for job in self.work.unfinished()}
         if missing:
-            print(f"{missing} of {len(self.experiments)} runs have not got there yet; the same command goes on with them.")
-        for failure in self.failures:
+            print(f"{len(missing)} of {len(runs)} runs have not got there yet; the same command goes on with them.")
+        for failure in self.work.failures:
             print(f"Failed: {failure}")
 
     def _print_budget(self, rows: list[dict]) -> None:
@@ -202,10 +197,6 @@ class Table:
                 f"The paper's budget is {PAPER_EPOCHS} epochs, where Figure 5 ends; AIR has not converged there, and "
                 "its training time there is about 1.7 times SuPAIR's" + (f", here {', '.join(ratios)} times." if ratios else ".")
             )
-
-
-def _steps_per_epoch(experiment: Experiment) -> int:
-    return SIZES[experiment.dataset][0] // experiment.training_config().batch_size
 
 
 def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Result]) -> dict:
@@ -230,37 +221,24 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def _interrupt(signum, frame):
-    """End at once, but let a run that is under way in a process of its own save itself."""
-    for process in multiprocessing.active_children():
-        os.kill(process.pid, signum)
-    raise Interrupted("stopped between training steps; everything up to the last checkpoint is saved", signum)
-
-
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    handlers = {number: signal.signal(number, _interrupt) for number in SIGNALS}
-    table = Table(arguments)
+    table = Table(parse(argv))
+    recorded = {}
     code = 0
-    try:
+    if table.recorded:
+        rows = table.rows(RECORDED, table.seeds)
+        if not rows:
+            raise TrainingError(f"{RECORDED}: no recorded runs of that kind")
+    else:
         table.announce()
-        table.train()
-    except Interrupted as interrupt:
-        print(f"\nInterrupted: {interrupt}.", file=sys.stderr)
-        code = 128 + interrupt.signum
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    rows = table.rows()
-    table.print(rows)
-    if arguments.json:
-        _setup.write_json(arguments.json, {"rows": rows})
-    return code or (1 if table.failures else 0)
+        code = table.work.train()
+        rows = table.rows(table.work.settings.runs, table.seeds)
+        if not table.quick:
+            recorded = {(row["model"], row["dataset"], row["budget"]): row for row in table.rows(RECORDED, None)}
+    table.print(rows, recorded)
+    if table.json:
+        _setup.write_json(table.json, {"rows": rows, "recorded": list(recorded.values())})
+    return code
 
 
 if __name__ == "__main__":

@@ -190,6 +190,10 @@ class AIR(keras.Model):
         head = [config.head_units] if config.head_units else []
         self.lstm = SceneLstm(pixels, latents, config.lstm_units, seeds[0], dtype, "lstm")
         self.head = _mlp([config.lstm_units, *head, 7], seeds[1], dtype, "head")
+        if config.initial_pres_logit is not None:
+            of_pres = np.arange(7) == 0
+            kernel, bias = (weight.numpy() for weight in self.head.layers[-1].weights)
+            self.head.layers[-1].set_weights([np.where(of_pres, 0.0, kernel), np.where(of_pres, config.initial_pres_logit, bias)])
         self.encoder = _mlp([window, config.hidden_units, 2 * config.what_size], seeds[2], dtype, "encoder")
         self.decoder = _mlp([config.what_size, config.hidden_units, window], seeds[3], dtype, "decoder")
         self.baseline_lstm = SceneLstm(pixels, latents, config.lstm_units, seeds[4], dtype, "baseline_lstm")
@@ -209,8 +213,7 @@ class AIR(keras.Model):
         return 1 + 3 + self.config.what_size
 
     def call(self, images) -> AirDescription:
-        noise = tf.zeros([tf.shape(images)[0], self.config.num_steps, self.noise_size], self.compute_dtype)
-        return self._infer(images, noise)[0]
+        return self._infer_means(images)[0]
 
     def _infer(self, images, noise, sample: AirSample | None = None) -> tuple[AirDescription, AirSample, tf.Tensor]:
         """Run the guide and the baseline; `sample` fixes z instead of drawing it with the noise."""
@@ -310,6 +313,14 @@ class AIR(keras.Model):
         windows = tf.reshape(windows, [-1, config.num_steps, config.window_size, config.window_size])
         placed = sample_at(windows, scene_points(sample.z_where, config.window_size, config.scene_size))
         return tf.reduce_sum(placed * sample.z_pres[..., tf.newaxis, tf.newaxis], axis=1)
+
+    def reconstruct(self, images):
+        """The scenes as the model explains them, [batch, B, B]: the objects found, at the means of the rest of z."""
+        return tf.clip_by_value(self.render(self._infer_means(images)[1]), 0.0, 1.0)
+
+    def _infer_means(self, images):
+        """`_infer` without noise: the likelier value of every z_pres, and means."""
+        return self._infer(images, tf.zeros([tf.shape(images)[0], self.config.num_steps, self.noise_size], self.compute_dtype))
 
     def training_loss(self, images, noise):
         """The loss whose gradient trains guide, decoder and baseline, and the mean ELBO; both scalars.

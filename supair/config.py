@@ -129,6 +129,9 @@ class AirConfig:
     what_size: int = 50
     # p(N=n) proportional to count_ratio^n: small, or every non-empty scene is soon counted as N_max.
     count_ratio: float = 0.01
+    # Where q(z_pres) starts for every scene and step; None: random weights, as in Pyro.  With those several windows together
+    # learn to paint one object before any can do it alone; on Sprites they never part.  With few windows at first, they can.
+    initial_pres_logit: float | None = -3.0
     scale_prior: tuple[float, float] = (3.0, 0.2)  # mean and standard deviation of the inverse scale s
     position_prior: tuple[float, float] = (0.0, 1.0)
     decoder_bias: float = -2.0  # a dark start: a bright window costs likelihood before it helps, and no object survives
@@ -148,6 +151,8 @@ class AirConfig:
             well_formed = len(pair) == 2 and all(math.isfinite(value) for value in pair) and pair[1] > 0
             _require(well_formed, f"{name} (mean, standard deviation above 0)", pair)
         _require(math.isfinite(self.decoder_bias), "a finite decoder_bias", self.decoder_bias)
+        logit = self.initial_pres_logit
+        _require(logit is None or math.isfinite(logit), "a finite initial_pres_logit or None", logit)
         for name in ("likelihood_scale", "baseline_scale"):
             _require(0 < getattr(self, name) < math.inf, f"{name} above 0", getattr(self, name))
 
@@ -215,12 +220,20 @@ _VARIANCES = {
 }
 
 
-def paper_model(dataset: str) -> ModelConfig:
+def paper_model(dataset: str, structure: str = "random", background: bool = True) -> ModelConfig:
     """The paper's settings for one of its four data sets.
+
+    Args:
+      dataset: which.
+      structure: of both SPNs, "random" or "poon_domingos" (section 4).
+      background: whether to learn a background model; if not, "w/o bg" of Figure 5.
 
     Raises:
       ConfigError: for any other name.
     """
     _require(dataset in _VARIANCES, f"a data set out of {', '.join(_VARIANCES)}", dataset)
     object_variances, background_variances = _VARIANCES[dataset]
-    return ModelConfig(object=object_spn(*object_variances), background=background_spn(*background_variances))
+    return ModelConfig(
+        object=object_spn(*object_variances, structure=structure),
+        background=background_spn(*background_variances, structure=structure) if background else None,
+    )

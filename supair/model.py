@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
 from supair.config import ConfigError, ModelConfig, SpnConfig
-from supair.geometry import SceneParts, take_apart
+from supair.geometry import SceneParts, crop, take_apart
 from supair.inference import InferenceNetwork, SceneDescription
 
 
@@ -173,3 +173,34 @@ class SuPAIR(keras.Model):
         size = self.config.patch_size
         pixels = self.object_spn.reconstruct(tf.reshape(parts.patches, [-1, size**2]), tf.reshape(parts.visible, [-1, size**2]))
         return tf.reshape(pixels, [self.config.num_steps, -1, size, size])
+
+    def reconstruct(self, images, leaf_seed=(0, 0)):
+        """The scenes as the model explains them (paper, Figure 6), [batch, B, B].
+
+        The background's most probable explanation, sampled at its leaves (code), behind those of the objects found, the
+        first in front.  Patches are put back exactly where they were cropped, not rounded to whole pixels as in the code.
+        """
+        config = self.config
+        description = self.inference(images)
+        parts = take_apart(images, description.where_loc, config.patch_size)
+        patches = self.reconstruct_objects(parts)
+        canvas = tf.zeros_like(images)
+        if self.background_spn is not None:
+            observed = tf.gather(tf.transpose(parts.background_maps, [1, 0, 2, 3]), description.count, batch_dims=1)
+            flat = [tf.reshape(values, [-1, config.scene_size**2]) for values in (images, observed)]
+            canvas = tf.reshape(self.background_spn.reconstruct(*flat, leaf_seed), tf.shape(images))
+        for step in reversed(range(config.num_steps)):
+            width, height, left, top = tf.unstack(description.where_loc[:, step, :, tf.newaxis], axis=1)
+            rows, columns = patch_points(top, height, config), patch_points(left, width, config)
+            covered = crop(tf.ones_like(patches[step]), rows, columns) * tf.round(
+                description.z_pres[:, step, tf.newaxis, tf.newaxis]
+            )
+            canvas += covered * (crop(patches[step], rows, columns) - canvas)
+        return canvas
+
+
+def patch_points(start, scale, config: ModelConfig):
+    """Where in a patch the scene's pixels lie along one axis, [batch, B]: the inverse of the crop's points."""
+    pixels = tf.range(config.scene_size, dtype=start.dtype)
+    points = (pixels - start) / scale * ((config.patch_size - 1) / config.patch_size)
+    return tf.clip_by_value(points, -1.0, float(config.patch_size))

@@ -30,9 +30,11 @@ from supair.config import ConfigError, TrainingConfig
 from supair.model import SuPAIR
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a run with its state saved
+CHECKPOINTS = "checkpoints"  # folder of a run
 STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
 CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
 EVALUATION_BATCH = 250
+EXAMPLES = 10  # first test scenes whose boxes are in the log, so that Figure 4 can be drawn from it
 NOT_FINITE_HINT = "Try a lower learning rate or, for SuPAIR, larger minimum variances"
 EVALUATION_SEED = 2**31  # noise on the test set, the same at every evaluation; above every run's seed
 
@@ -164,6 +166,15 @@ class Evaluator:
         """Count accuracy on the whole test set."""
         counts = [self._describe(images)[2][:size] for _, size, images in self._batches()]
         return metrics.count_accuracy(self.scenes.counts, np.concatenate(counts))
+
+    def examples(self) -> dict[str, Any]:
+        """z_pres [scene, step] and boxes [scene, step, 4] (pixels) for the first test scenes, rounded, as lists."""
+        z_pres, boxes, _ = self._describe(next(self._batches())[2])
+        number = min(EXAMPLES, len(self.scenes))
+        return {
+            "z_pres": np.round(z_pres[:number].numpy().astype(float), 3).tolist(),
+            "boxes": np.round(boxes[:number].numpy().astype(float), 2).tolist(),
+        }
 
     def full(self) -> dict[str, Any]:
         """Count accuracy and confusion, mean IoU of matched boxes, and the ELBO with its terms (means, nats)."""
@@ -355,6 +366,8 @@ class Run:
     def _write_log(self, previous: int, bar: tqdm) -> None:
         step = self.step
         measured = {"test_accuracy": self.evaluator.accuracy()} if step % self.steps_per_epoch else self.evaluator.full()
+        if step <= self.steps_per_epoch or not step % self.steps_per_epoch:
+            measured["test_examples"] = self.evaluator.examples()
         line = {
             "step": step,
             "epoch": step / self.steps_per_epoch,
@@ -407,13 +420,13 @@ class Run:
         return self.directory / "log.jsonl"
 
     def _restore(self) -> None:
-        state = tf.train.Checkpoint(
-            weights=[variable.value for variable in self.model.variables],
+        state = _checkpoint(
+            self.model,
             optimizer=[variable.value for variable in self.optimizer.variables],
             clock=self._clock,
             elbo_sum=self._elbo_sum,
         )
-        folder = self.directory / "checkpoints"
+        folder = self.directory / CHECKPOINTS
         self._manager = tf.train.CheckpointManager(state, str(folder), max_to_keep=2)
         try:
             latest = self._manager.latest_checkpoint
@@ -442,6 +455,25 @@ class Run:
         except (tf.errors.OpError, OSError) as error:
             raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({_first_line(error)})") from None
         self._saved_at = time.monotonic()
+
+
+def _checkpoint(model: SuPAIR | AIR, **others: Any) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(weights=[variable.value for variable in model.variables], **others)
+
+
+def load_weights(model: SuPAIR | AIR, directory: Path) -> None:
+    """Give a model the weights of a run's last checkpoint.
+
+    Raises:
+      TrainingError: if there is none, or it is damaged or another model's.
+    """
+    latest = tf.train.latest_checkpoint(str(directory / CHECKPOINTS))
+    if latest is None:
+        raise TrainingError(f"{directory}: no checkpoint here")
+    try:
+        _checkpoint(model).restore(latest).assert_existing_objects_matched().expect_partial()
+    except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
+        raise TrainingError(f"{latest}: does not fit the model, or is damaged ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:

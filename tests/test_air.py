@@ -13,7 +13,15 @@ from supair.config import AirConfig, ConfigError, TrainingConfig
 from supair.training import Optimizer, Run, read_log
 
 TINY = AirConfig(
-    scene_size=8, window_size=5, num_steps=2, lstm_units=4, hidden_units=6, head_units=3, what_size=2, count_ratio=0.4
+    scene_size=8,
+    window_size=5,
+    num_steps=2,
+    lstm_units=4,
+    hidden_units=6,
+    head_units=3,
+    what_size=2,
+    count_ratio=0.4,
+    initial_pres_logit=None,
 )
 BATCH = 3
 
@@ -383,3 +391,11 @@ def test_given_samples_are_used(air, images, noise):
     drawn = air.evaluate_elbo(images, noise)
     again = air.evaluate_elbo(images, np.zeros_like(noise), AirSample(*(tf.convert_to_tensor(part) for part in drawn.sample)))
     np.testing.assert_allclose(again.elbo.total, drawn.elbo.total, rtol=1e-12)
+
+
+def test_every_scene_starts_with_few_objects(images):
+    for logit in (-3.0, 1.5):
+        model = AIR(dataclasses.replace(TINY, initial_pres_logit=logit), seed=4, dtype="float64")
+        np.testing.assert_allclose(model(images).pres_logit, logit)
+        reference = AIR(TINY, seed=4, dtype="float64")  # the rest of the head starts as without
+        np.testing.assert_array_equal(model(images).where_loc[:, 0], reference(images).where_loc[:, 0])

@@ -1,0 +1,85 @@
+"""Figure 6: SuPAIR and AIR on noisy and grid scenes, their boxes and their reconstructions.
+
+    python reproduce/fig6_noise.py            one seed of both models, trained for 20 epochs as far as that is not done
+    python reproduce/fig6_noise.py --quick    3 epochs in RUNS/quick: a smoke run, some 7 minutes on two cores
+
+Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction; columns: four noisy and
+four grid scenes out of the test sets.  Boxes are red for the first step, then green, then blue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import _setup
+import numpy as np
+from matplotlib.figure import Figure
+from reproduce.experiments import TITLES, Experiment
+from reproduce.runs import Job, Settings, Work, load_model
+from supair.config import PAPER_EPOCHS
+from supair.figures import draw_scene
+
+DATASETS = ("noisy_mnist", "grid_mnist")
+MODELS = ("supair", "air")
+QUICK_EPOCHS = 3
+COLUMNS = 4
+ROWS = ("original", "input", "SuPAIR\nresult", "SuPAIR\nreconstruction", "AIR\nresult", "AIR\nreconstruction")
+
+
+def draw(settings: Settings, seed: int) -> Figure:
+    """The figure, from the runs' last checkpoints."""
+    figure = Figure(figsize=(1.15 * (2 * COLUMNS + 1), 1.2 * len(ROWS)))
+    axes = figure.subplots(len(ROWS), 2 * COLUMNS, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    for row, name in enumerate(ROWS):
+        axes[row, 0].set_ylabel(name, fontsize=8)
+    for half, dataset in enumerate(DATASETS):
+        test = settings.load(dataset)["test"]
+        chosen = np.flatnonzero(test.counts > 0)[:COLUMNS]
+        last = chosen[-1] + 1
+        original = settings.load("multi_mnist")["test"].read(0, last)[chosen]  # the same scenes without background
+        inputs = test.read(0, last)[chosen]
+        columns = axes[:, half * COLUMNS : (half + 1) * COLUMNS]
+        columns[0, 0].set_title(TITLES[dataset], loc="left", fontsize=10)
+        found = {}
+        for model in MODELS:
+            loaded = load_model(Experiment(model, dataset, "paper", seed), settings)
+            description = loaded(inputs)
+            found[model] = (
+                loaded.boxes(description).numpy(),
+                np.round(description.z_pres) == 1,
+                loaded.reconstruct(inputs).numpy(),
+            )
+        for k, column in enumerate(columns.T):
+            draw_scene(column[0], original[k], count=int(test.counts[chosen[k]]))
+            draw_scene(column[1], inputs[k])
+            for (boxes, present, reconstruction), result, rebuilt in zip(found.values(), column[2::2], column[3::2]):
+                draw_scene(result, inputs[k], boxes[k], present[k])
+                draw_scene(rebuilt, np.clip(reconstruction[k], 0, 1))
+    return figure
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    settings = _setup.settings(arguments)
+    epochs = PAPER_EPOCHS
+    if arguments.quick:
+        epochs, settings = QUICK_EPOCHS, dataclasses.replace(settings, runs=settings.runs / "quick")
+    jobs = [Job(Experiment(model, dataset, "paper", arguments.seed), epochs) for dataset in DATASETS for model in MODELS]
+    code = Work(jobs, settings).train()
+    if not code:
+        _setup.save_figure(draw(settings, arguments.seed), arguments.output / "fig6_noise")
+    return code
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = _setup.parser(__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of the runs to show (default: 0)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs only, kept apart in RUNS/quick")
+    _setup.add_output(parser)
+    _setup.add_training(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    _setup.exit_with(main)

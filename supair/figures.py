@@ -1,0 +1,45 @@
+"""Drawing scenes and what a model found in them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+STEP_COLORS = ("tab:red", "tab:green", "tab:blue", "tab:orange", "tab:purple", "tab:cyan", "tab:pink", "tab:olive", "tab:brown")
+
+
+def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | None = None) -> None:
+    """Draw one scene and the outlines of the boxes found, a colour for each step.
+
+    Step 1 is in front: where it covers another step's box, that box's outline is hidden.
+
+    Args:
+      axes: matplotlib axes.
+      image: [B, B] in [0, 1].
+      boxes: [step, 4] (left, top, width, height in pixels); None draws none.
+      present: [step] bool, which of them to draw; None: all.
+      count: a number for the upper left corner.
+    """
+    size = len(image)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0), interpolation="nearest")
+    axes.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
+    in_front: list[np.ndarray] = []
+    for step, box in enumerate([] if boxes is None else np.asarray(boxes)):
+        if present is None or present[step]:
+            points = outline(box, in_front)
+            axes.plot(points[:, 0], points[:, 1], color=STEP_COLORS[step % len(STEP_COLORS)], linewidth=1.5)
+            in_front.append(box)
+    if count is not None:
+        axes.text(2, 2, str(count), color="white", fontsize=8, va="top", bbox={"color": "black", "pad": 1, "alpha": 0.6})
+
+
+def outline(box: np.ndarray, in_front: list[np.ndarray], points_per_edge: int = 100) -> np.ndarray:
+    """The outline of a box as points [n, 2] (x, y), nan where a box in front hides it."""
+    left, top, width, height = box
+    along = np.linspace(0, 1, points_per_edge)
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
+    unit = np.concatenate([start + along[:, None] * (end - start) for start, end in zip(corners, corners[1:])])
+    points = np.array([left, top]) + unit * np.array([width, height])
+    for front in in_front:
+        offset = points - front[:2]
+        points[np.all((offset > 0) & (offset < front[2:]), axis=1)] = np.nan
+    return points
