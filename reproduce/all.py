@@ -18,18 +18,16 @@ import fig5_learning
 import fig6_noise
 import table2
 from data import DATASETS
-from reproduce.experiments import Experiment
+from reproduce.experiments import PAPER_SEEDS, Experiment
 from reproduce.runs import Job, Work
 from supair.config import PAPER_EPOCHS
-
-SEEDS = (0, 1, 2, 3, 4)
 
 
 def all_jobs() -> list[Job]:
     """What the paper shows, in the order of how soon one wants to see it."""
 
     def experiments(models, datasets=DATASETS):
-        return [Experiment(model, dataset, "paper", seed) for seed in SEEDS for model in models for dataset in datasets]
+        return [Experiment(model, dataset, "paper", seed) for seed in PAPER_SEEDS for model in models for dataset in datasets]
 
     return [
         *(Job(experiment, PAPER_EPOCHS) for experiment in experiments(fig5_learning.MODELS)),

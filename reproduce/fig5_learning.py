@@ -18,13 +18,12 @@ import _setup
 import numpy as np
 from data import DATASETS
 from matplotlib.figure import Figure
-from reproduce.experiments import FIGURE_5_ENDS, TITLES, Experiment
+from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment
 from reproduce.runs import Job, Work, read_seeds, seconds_per_step
 from supair.config import PAPER_EPOCHS
 from supair.training import TrainingError, read_log
 
 MODELS = {"supair": "tab:blue", "supair_no_bg": "tab:green", "air": "tab:orange"}
-SEEDS = (0, 1, 2, 3, 4)
 
 
 class Curve(NamedTuple):
@@ -76,7 +75,7 @@ def draw(runs: Path, against: str, single: bool) -> Figure:
             if single:
                 axes.plot(x, accuracy.T, color=color, linewidth=0.5, alpha=0.7)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right", fontsize=8)
+            axes.legend(loc="center right", fontsize=8)
     return figure
 
 
@@ -103,7 +102,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED", help="seeds to train (default: 0 1 2 3 4)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=PAPER_SEEDS, metavar="SEED", help="seeds to train (default: 0 1 2 3 4)"
+    )
     parser.add_argument("--single", action="store_true", help="also draw a thin line for every run")
     _setup.add_recorded(parser)
     _setup.add_output(parser)

@@ -29,8 +29,9 @@ ROWS = ("original", "input", "SuPAIR\nresult", "SuPAIR\nreconstruction", "AIR\nr
 
 def draw(settings: Settings, seed: int) -> Figure:
     """The figure, from the runs' last checkpoints."""
-    figure = Figure(figsize=(1.15 * (2 * COLUMNS + 1), 1.2 * len(ROWS)))
-    axes = figure.subplots(len(ROWS), 2 * COLUMNS, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    width = len(DATASETS) * COLUMNS
+    figure = Figure(figsize=(1.15 * (width + 1), 1.2 * len(ROWS)))
+    axes = figure.subplots(len(ROWS), width, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
     for row, name in enumerate(ROWS):
         axes[row, 0].set_ylabel(name, fontsize=8)
     for half, dataset in enumerate(DATASETS):

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import _setup
 from data import DATASETS
-from reproduce.experiments import MODELS, RECIPES, TABLE_2, TITLES, Experiment
+from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment
 from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at
 from supair.config import PAPER_EPOCHS
 from supair.hardware import describe_machine, matmul_gflops
 from supair.training import TrainingError
 
-PAPER_MODELS, PAPER_SEEDS = ("supair", "air"), (0, 1, 2, 3, 4)
+PAPER_MODELS = ("supair", "air")
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
 NOTES = {"air": " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"}
 AIR_BUDGET = "paper's budget"

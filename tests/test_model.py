@@ -188,3 +188,43 @@ def test_variance_bounds_of_the_four_data_sets():
         "noisy_mnist": (0.25, 0.35, 0.002, 0.06),
         "grid_mnist": (0.12, 0.35, 0.002, 0.12),
     }
+
+
+def test_patches_are_put_back_where_they_were_cropped():
+    """A linear ramp, cropped and put back, is itself inside the box and nothing outside."""
+    from supair.geometry import crop, take_apart
+    from supair.model import patch_points
+
+    config = ModelConfig(scene_size=20, patch_size=8)
+    image = np.add.outer(np.arange(20.0), 2 * np.arange(20.0))[np.newaxis]
+    left, top, width, height = 3.3, 5.6, 1.25, 1.5  # widths in patches: columns 3.3 .. 13.3, rows 5.6 .. 17.6
+    z_where = tf.constant([[[width, height, left, top]]], tf.float64)
+    patch = take_apart(image, z_where, 8).patches[0]
+    rows, columns = (
+        patch_points(tf.constant([[a]], tf.float64), tf.constant([[b]], tf.float64), config)
+        for a, b in ((top, height), (left, width))
+    )
+    put_back = crop(patch, rows, columns)[0].numpy()
+    np.testing.assert_allclose(put_back[6:18, 4:14], image[0, 6:18, 4:14], atol=1e-9)
+    assert np.all(put_back[:4] == 0) and np.all(put_back[:, :2] == 0) and np.all(put_back[:, 16:] == 0)
+
+
+@pytest.mark.parametrize("background", [tiny.MODEL.background, None], ids=["background", "fixed"])
+def test_reconstruction_puts_the_first_object_in_front(background, monkeypatch):
+    """Both boxes at the same place, step 1 white and step 2 grey: white inside, the background's explanation outside."""
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, background=background), seed=1)
+    output = model.inference.output_layer
+    output.kernel.assign(tf.zeros_like(output.kernel))
+    patches = tf.stack([tf.fill([4, 6, 6], 1.0), tf.fill([4, 6, 6], 0.5)])
+    monkeypatch.setattr(model, "reconstruct_objects", lambda parts: patches)
+    images = tiny.scenes(4).read(0, 4)
+    for logit, inside in ((9.0, 1.0), (-9.0, None)):
+        output.bias.assign([logit] + 8 * [0.0])  # boxes in the middle of their ranges, columns and rows 5.4 .. 9
+        scene = model.reconstruct(images).numpy()
+        assert scene.shape == (4, 12, 12)
+        if inside is not None:
+            np.testing.assert_allclose(scene[:, 6:9, 6:9], inside, rtol=1e-6)
+        elif background is None:
+            assert np.all(scene == 0)
+        assert np.all(scene[:, :4] == 0) == (background is None)
+        assert np.all(np.abs(scene[:, :4]) < 2)

@@ -1,5 +1,6 @@
 """The scripts: what they print, write and refuse, with data sets and models cut down to size."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,26 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _setup
+import all
+import benchmark
+import fig4_progress
+import fig5_learning
+import fig6_noise
 import pytest
-import tiny
+import record
+import table1
+import table2
+
+import data
+from reproduce import runs
+from reproduce.experiments import MODELS, TABLE_1, TABLE_2
+from reproduce.runs import Result, final_result, result_at
+from supair import Convergence
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "reproduce"))
-
-import _setup  # noqa: E402
-import benchmark  # noqa: E402
-import table1  # noqa: E402
-import table2  # noqa: E402
-
-import data  # noqa: E402
-from reproduce import experiments, runs  # noqa: E402
-from reproduce.experiments import MODELS, TABLE_1, TABLE_2, Experiment  # noqa: E402
-from reproduce.runs import Result, final_result, result_at  # noqa: E402
-from supair import Convergence, paper_model  # noqa: E402
-from supair.config import AirConfig  # noqa: E402
+SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, all, record, benchmark]
 
 
-@pytest.mark.parametrize("script", [table1, table2, benchmark], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda module: module.__name__)
 def test_scripts_explain_themselves(script, capsys):
     with pytest.raises(SystemExit) as end:
         script.main(["--help"])
@@ -39,31 +42,21 @@ def test_published_numbers():
         assert [number for dataset in data.DATASETS for number in TABLE_2[model, dataset]] == numbers
 
 
+def test_variants_differ_from_the_paper_in_one_thing():
+    paper, no_background, poon_domingos = (
+        MODELS[name].config("sprites") for name in ("supair", "supair_no_bg", "supair_poon_domingos")
+    )
+    assert dataclasses.replace(paper, background=None) == no_background
+    assert (poon_domingos.object.structure, poon_domingos.object.step) == ("poon_domingos", 10)
+    assert (poon_domingos.background.structure, poon_domingos.background.step) == ("poon_domingos", 20)
+    assert poon_domingos.background.variance_max == paper.background.variance_max == 0.16
+
+
 def test_table1_counts_every_parameter(capsys):
     assert table1.count_supair() == TABLE_1["supair"]
     assert table1.main([]) == 0
     out = capsys.readouterr().out
     assert "3,213,145   3,213,145" in out and "6,104,117   6,104,117   6,155,461" in out and "differs" not in out
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch (AIR: 4).  Returns the options for table2."""
-    import dataclasses
-
-    def model_config(self):
-        if self.model == "air":
-            return dataclasses.replace(AirConfig(), lstm_units=8, hidden_units=6, head_units=3, what_size=2)
-        return dataclasses.replace(
-            tiny.MODEL, scene_size=50, patch_size=28, num_steps=3, background=paper_model(self.dataset).background
-        )
-
-    monkeypatch.setattr(data.store, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
-    monkeypatch.setattr(experiments, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
-    monkeypatch.setattr(Experiment, "model_config", model_config)
-    monkeypatch.setattr(table2, "matmul_gflops", lambda: 100.0)
-    monkeypatch.setattr(runs, "matmul_gflops", lambda: 100.0)
-    return ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--no-xla"]
 
 
 def test_quick_run_prints_published_next_to_measured(small, capsys, tmp_path):

@@ -330,3 +330,14 @@ def test_convergence_by_hand():
     assert not convergence.reached([0, 1, 2])  # too short to tell
     assert not convergence.reached([0, 10, 20, 30])  # 25 against 5
     assert convergence.reached([0, 10, 20, 30, 31, 32, 33])  # 32.5 against 30.5
+
+
+def test_log_holds_the_boxes_of_the_first_test_scenes(tmp_path):
+    """At every line of the first epoch, and at the ends of the others."""
+    with tiny.run(tmp_path) as run:
+        run.train(2)
+        lines = read_log(tmp_path / "log.jsonl")
+        assert [line["step"] for line in lines if "test_examples" in line] == [3, 5, 10]
+        description = run.model(tiny.scenes(20, 1).read(0, 10))
+        np.testing.assert_allclose(lines[-1]["test_examples"]["boxes"], run.model.boxes(description), atol=0.006)
+        np.testing.assert_allclose(lines[-1]["test_examples"]["z_pres"], description.z_pres, atol=0.0006)

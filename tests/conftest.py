@@ -1,0 +1,31 @@
+"""What several test files share."""
+
+import dataclasses
+
+import pytest
+import table2
+import tiny
+
+import data
+from reproduce import experiments, runs
+from supair import paper_model
+from supair.config import AirConfig
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch (AIR: 4).  Returns options for the scripts."""
+
+    def model_config(self):
+        if self.model == "air":
+            return dataclasses.replace(AirConfig(), lstm_units=8, hidden_units=6, head_units=3, what_size=2)
+        return dataclasses.replace(
+            tiny.MODEL, scene_size=50, patch_size=28, num_steps=3, background=paper_model(self.dataset).background
+        )
+
+    monkeypatch.setattr(data.store, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
+    monkeypatch.setattr(experiments, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
+    monkeypatch.setattr(experiments.Experiment, "model_config", model_config)
+    monkeypatch.setattr(table2, "matmul_gflops", lambda: 100.0)
+    monkeypatch.setattr(runs, "matmul_gflops", lambda: 100.0)
+    return ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--no-xla"]

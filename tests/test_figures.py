@@ -1,0 +1,178 @@
+"""Figures: what is drawn where, and the scripts that draw them, on logs and models cut down to size."""
+
+import json
+
+import all
+import fig4_progress
+import fig5_learning
+import fig6_noise
+import numpy as np
+import pytest
+import record
+import table2
+from matplotlib.figure import Figure
+
+from data.scenes import MNIST_PATH
+from reproduce import runs
+from reproduce.experiments import Experiment
+from reproduce.runs import Job, Settings
+from supair.figures import STEP_COLORS, draw_scene, outline
+from supair.training import TrainingError, load_weights
+
+EXAMPLES = {"z_pres": [[0.9, 0.2, 0.6]] * 10, "boxes": [[[4, 5, 20, 22]] * 3] * 10}
+
+
+def test_outlines_are_hidden_behind_boxes_in_front():
+    """A box of 4 x 4 whose right half lies behind another one."""
+    points = outline((0, 0, 4, 4), [np.array([2, -1, 9, 9])])
+    shown = points[~np.isnan(points[:, 0])]
+    assert shown[:, 0].max() <= 2 and shown[:, 0].min() == 0
+    assert 0.4 < np.mean(np.isnan(points[:, 0])) < 0.6  # the right edge and half of two others
+    assert not np.any(np.isnan(outline((0, 0, 4, 4), [])))
+
+
+def test_boxes_are_drawn_in_the_colours_of_their_steps():
+    axes = Figure().subplots()
+    boxes = [(1, 2, 3, 4), (5, 5, 2, 2), (2, 3, 4, 5)]
+    draw_scene(axes, np.zeros([12, 12]), boxes, present=[True, False, True], count=2)
+    first, third = axes.lines
+    assert (first.get_color(), third.get_color()) == (STEP_COLORS[0], STEP_COLORS[2])
+    corners = [first.get_xdata().min(), first.get_ydata().min(), first.get_xdata().max(), first.get_ydata().max()]
+    assert corners == [1, 2, 4, 6] and axes.texts[0].get_text() == "2"
+    hidden = np.isnan(third.get_xdata())
+    assert hidden.any() and not hidden.all() and not np.isnan(first.get_xdata()).any()
+
+
+def write_log(folder, steps=(1, 2), accuracy=0.5, epochs=None, **more):
+    """A run's log without the run: one line a step, one step an epoch."""
+    folder.mkdir(parents=True)
+    for file in ("config.json", "sessions.jsonl"):
+        (folder / file).write_text("{}\n")
+    lines = [
+        {
+            "step": step,
+            "epoch": float(epoch),
+            "test_accuracy": accuracy,
+            "test_elbo": 100.0,
+            "train_seconds": 3.0 * step,
+            "test_examples": EXAMPLES,
+            **more,
+        }
+        for step, epoch in zip(steps, epochs or steps)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_curves_are_means_over_all_seeds(tmp_path):
+    for seed, accuracy in ((0, 0.9), (1, 0.5)):
+        write_log(tmp_path / f"air/sprites/paper/seed{seed}", steps=(10, 20, 30), epochs=(1, 2, 21 - seed), accuracy=accuracy)
+    (tmp_path / "air/sprites/paper/seed1/record.json").write_text('{"seconds_per_step": 0.5, "note": ""}')
+    curve = fig5_learning.read_curve(tmp_path, "air", "sprites")
+    assert curve.epochs.tolist() == [1, 2]  # seed 0's third line is past epoch 20
+    assert curve.seconds.tolist() == [(30 + 5) / 2, (60 + 10) / 2]  # seed 1 by its record, seed 0 by its clock
+    assert curve.accuracy.tolist() == [[0.9, 0.9], [0.5, 0.5]]
+    assert fig5_learning.read_curve(tmp_path, "supair", "sprites") is None
+
+
+def test_figure_5_from_recorded_runs(tmp_path, monkeypatch, capsys):
+    write_log(tmp_path / "results/supair/sprites/paper/seed0", epochs=(1, 20))
+    monkeypatch.setattr(runs, "RECORDED", tmp_path / "results")
+    assert fig5_learning.main(["--recorded", "--single", "--output", str(tmp_path / "out")]) == 0
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == [f"fig5_learning{against}.{kind}" for against in ("", "_epochs") for kind in ("pdf", "png")]
+    missing = capsys.readouterr().err
+    assert "not complete: AIR, Grid-MNIST: there is no run" in missing and "SuPAIR, Sprites:" not in missing
+    axes = fig5_learning.draw(tmp_path / "results", "epochs", single=False).axes[1]
+    line = [line for line in axes.lines if line.get_label() == "SuPAIR (1 seed)"][0]
+    assert line.get_xdata().tolist() == [1, 20] and line.get_ydata().tolist() == [50, 50]
+
+
+def test_figure_4_shows_the_boxes_of_the_log(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RECORDED", tmp_path / "results")
+    options = ["--recorded", "--output", str(tmp_path / "out"), *small]
+    for dataset in fig4_progress.DATASETS:
+        write_log(tmp_path / f"results/supair/{dataset}/paper/seed0")
+    assert fig4_progress.main(options) == 0
+    assert (tmp_path / "out/fig4_progress.png").stat().st_size > 10_000 and (tmp_path / "out/fig4_progress.pdf").exists()
+    settings = Settings(tmp_path / "results", tmp_path / "data", MNIST_PATH)
+    panel = fig4_progress.draw(settings, seed=0).subfigs[0].axes[0]
+    assert len(panel.lines) == 2  # steps 1 and 3 found something
+
+
+def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fig6_noise, "QUICK_EPOCHS", 1)
+    monkeypatch.setattr(fig6_noise, "DATASETS", ("noisy_mnist",))
+    options = ["--quick", "--output", str(tmp_path / "out"), *small]
+    assert fig6_noise.main(options) == 0
+    assert "[2/2] AIR, Noisy-MNIST, seed 0, to epoch 1" in capsys.readouterr().out
+    assert (tmp_path / "out/fig6_noise.png").exists()
+    air_run = tmp_path / "runs/quick/air/noisy_mnist/paper/seed0"
+    session = json.loads((air_run / "sessions.jsonl").read_text())
+    assert session["step"] == 0 and session["tensorflow"] and session["commit"]
+    settings = Settings(tmp_path / "runs/quick", tmp_path / "data", MNIST_PATH)
+    axes = np.reshape(fig6_noise.draw(settings, seed=0).axes, [6, 4])
+    original, noisy = (axes[row, 0].images[0].get_array() for row in (0, 1))
+    assert np.mean(original == 0) > 0.5 and np.mean(noisy == 0) < 0.5
+    with pytest.raises(TrainingError, match="does not fit the model, or is damaged"):
+        load_weights(Experiment("supair", "noisy_mnist", "paper", 0).build(), air_run)
+    with pytest.raises(TrainingError, match="no checkpoint here"):
+        load_weights(Experiment("air", "noisy_mnist", "paper", 0).build(), tmp_path)
+
+
+def test_shards_do_every_run_once_and_the_last_one_draws(small, tmp_path, monkeypatch, capsys):
+    """all.py without training: runs only leave a log."""
+    done = []
+
+    def run_apart(job, settings):
+        done.append(job)
+        folder = settings.runs / job.experiment.path
+        if not folder.exists():
+            write_log(folder, steps=range(1, 4), epochs=(1, 20, 21))
+
+    monkeypatch.setattr(runs, "run_apart", run_apart)
+    monkeypatch.setattr(runs, "check_configuration", lambda *_: None)
+    monkeypatch.setattr(Job, "is_done", lambda self, folder: self in done)
+    monkeypatch.setattr(fig6_noise, "draw", lambda settings, seed: Figure())
+    options = [*small, "--output", str(tmp_path / "out")]
+    first = all.main(["--shard", "1/2", *options])
+    assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not (tmp_path / "out").exists()
+    assert all.main(["--shard", "2/2", *options]) == 0
+    assert set(done) == set(all.all_jobs()) and len(set(done)) == len(done) == 60 + 40 + 5
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        "fig4_progress.png", "fig5_learning.png", "fig5_learning_epochs.png", "fig6_noise.png",
+    }  # fmt: skip
+    assert "Table 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b"])
+def test_wrong_shards_are_refused(shard, capsys):
+    with pytest.raises(SystemExit):
+        all.main(["--shard", shard])
+    assert "argument --shard: expected K/N" in capsys.readouterr().err
+
+
+def test_recorded_runs_stand_beside_measured_ones(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "RECORDED", tmp_path / "results")
+    monkeypatch.setattr(table2, "RECORDED", tmp_path / "results")
+    monkeypatch.setattr(record, "RECORDED", tmp_path / "results")
+    for seed, accuracy in ((0, 0.9), (7, 0.8)):
+        write_log(tmp_path / f"runs/supair/sprites/paper/seed{seed}", accuracy=accuracy)
+    names = [f"supair/sprites/paper/seed{seed}" for seed in (0, 7)]
+    assert record.main(["--runs", str(tmp_path / "runs"), "--note", "shared", "--seconds-per-step", "0.1", *names]) == 0
+    assert json.loads((tmp_path / "results" / names[1] / "record.json").read_text()) == {
+        "seconds_per_step": 0.1,
+        "note": "shared",
+    }
+    options = ["--models", "supair", "--datasets", "sprites", "--epochs", "2"]
+    assert table2.main(["--recorded", *options]) == 0
+    out = capsys.readouterr().out
+    assert "85.0 ± 7.1" in out and "seed 7" in out and "recorded" not in out.splitlines()[3]
+    monkeypatch.setattr(runs, "check_configuration", lambda *_: None)
+    assert table2.main([*options, "--seeds", "0", *small]) == 0
+    row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Sprites")][0]
+    assert row.split()[3:8] == ["99.2", "85.0", "±", "7.1", "90.0"]
+
+
+def test_the_recorded_runs_of_this_repository_can_be_read(capsys):
+    assert table2.main(["--recorded"]) == 0
+    assert "Failed" not in capsys.readouterr().out
