@@ -36,7 +36,7 @@ def draw(settings: Settings, seed: int) -> Figure:
         axes[row, 0].set_ylabel(name, fontsize=8)
     for half, dataset in enumerate(DATASETS):
         test = settings.load(dataset)["test"]
-        chosen = np.flatnonzero(test.counts > 0)[:COLUMNS]
+        chosen = np.flatnonzero(test.counts > 0)[half * COLUMNS : (half + 1) * COLUMNS]  # other scenes in every half
         last = chosen[-1] + 1
         original = settings.load("multi_mnist")["test"].read(0, last)[chosen]  # the same scenes without background
         inputs = test.read(0, last)[chosen]

@@ -169,8 +169,8 @@ class Table:
             for model in dict.fromkeys(row["model"] for row in rows):
                 window, gain, most = MODELS[model].convergence
                 print(
-                    f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is less than {gain:.0f} nats above "
-                    f"that over the {window} before (at most {most} epochs; a row shows the largest number)."
+                    f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is less than {gain:.1%} above that "
+                    f"over the {window} before (at most {most} epochs; a row shows the largest number)."
                 )
         self._print_budget(rows)
         for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):

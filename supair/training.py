@@ -200,11 +200,11 @@ class Evaluator:
 
 
 class Convergence(NamedTuple):
-    """A run has converged when the test ELBO, averaged over `window` epochs, has gained less than `gain` nats over
-    the `window` epochs before them; it ends after `max_epochs` all the same."""
+    """A run has converged when the test ELBO, averaged over `window` epochs, has gained less than the share `gain` of its
+    size over the `window` epochs before them; it ends after `max_epochs` all the same."""
 
     window: int = 5
-    gain: float = 20.0
+    gain: float = 0.004
     max_epochs: int = 100
 
     def reached(self, elbos: list[float]) -> bool:
@@ -212,7 +212,7 @@ class Convergence(NamedTuple):
         if len(elbos) < 2 * self.window:
             return False
         now, before = np.mean(elbos[-self.window :]), np.mean(elbos[-2 * self.window : -self.window])
-        return bool(now - before < self.gain)
+        return bool(now - before < self.gain * abs(now))
 
     def last_epoch(self, elbos: list[float], least: int) -> int | None:
         """The epoch, `least` at the earliest, after which a run ends; None if it goes on."""

@@ -326,10 +326,11 @@ def test_training_goes_on_to_convergence(tmp_path):
 
 
 def test_convergence_by_hand():
-    convergence = Convergence(window=2, gain=10, max_epochs=9)
+    convergence = Convergence(window=2, gain=0.1, max_epochs=9)
     assert not convergence.reached([0, 1, 2])  # too short to tell
     assert not convergence.reached([0, 10, 20, 30])  # 25 against 5
-    assert convergence.reached([0, 10, 20, 30, 31, 32, 33])  # 32.5 against 30.5
+    assert convergence.reached([0, 10, 20, 30, 31, 32, 33])  # 32.5 against 30.5, a gain of 6 %
+    assert not convergence.reached([-40, -40, -30, -30]) and convergence.reached([-32, -32, -30, -30])
 
 
 def test_log_holds_the_boxes_of_the_first_test_scenes(tmp_path):
