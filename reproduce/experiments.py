@@ -34,10 +34,10 @@ def _supair(title: str, step_gflop: float, **changes) -> Model:
 
 MODELS = {
     "supair": _supair("SuPAIR", 18.0),
-    "supair_no_bg": _supair("SuPAIR w/o bg", 15.0, background=False),
-    "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 18.0, structure="poon_domingos"),
+    "supair_no_bg": _supair("SuPAIR w/o bg", 15.5, background=False),
+    "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
     # AIR gains less and longer than SuPAIR, so it is watched longer and more closely.
-    "air": Model("AIR", AIR, lambda dataset: AirConfig(), air_training, Convergence(10, 0.002, AIR_EPOCHS), 60, 4.5),
+    "air": Model("AIR", AIR, lambda dataset: AirConfig(), air_training, Convergence(10, 0.002, AIR_EPOCHS), 60, 5.0),
 }
 TITLES = {
     "multi_mnist": "Multi-MNIST",
