@@ -2,7 +2,7 @@
 
 import json
 
-import all
+import all as run_all
 import fig4_progress
 import fig5_learning
 import fig6_noise
@@ -134,10 +134,10 @@ def test_shards_do_every_run_once_and_the_last_one_draws(small, tmp_path, monkey
     monkeypatch.setattr(Job, "is_done", lambda self, folder: self in done)
     monkeypatch.setattr(fig6_noise, "draw", lambda settings, seed: Figure())
     options = [*small, "--output", str(tmp_path / "out")]
-    first = all.main(["--shard", "1/2", *options])
+    first = run_all.main(["--shard", "1/2", *options])
     assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not (tmp_path / "out").exists()
-    assert all.main(["--shard", "2/2", *options]) == 0
-    assert set(done) == set(all.all_jobs()) and len(set(done)) == len(done) == 60 + 40 + 5
+    assert run_all.main(["--shard", "2/2", *options]) == 0
+    assert set(done) == set(run_all.all_jobs()) and len(set(done)) == len(done) == 60 + 40 + 5
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "fig4_progress.png", "fig5_learning.png", "fig5_learning_epochs.png", "fig6_noise.png",
     }  # fmt: skip
@@ -147,7 +147,7 @@ def test_shards_do_every_run_once_and_the_last_one_draws(small, tmp_path, monkey
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b"])
 def test_wrong_shards_are_refused(shard, capsys):
     with pytest.raises(SystemExit):
-        all.main(["--shard", shard])
+        run_all.main(["--shard", shard])
     assert "argument --shard: expected K/N" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import _setup
-import all
+import all as run_all
 import benchmark
 import fig4_progress
 import fig5_learning
@@ -26,7 +26,7 @@ from reproduce.runs import Result, final_result, result_at
 from supair import Convergence
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, all, record, benchmark]
+SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda module: module.__name__)

@@ -226,6 +226,15 @@ def _flip(path):
     path.write_bytes(content)
 
 
+@pytest.fixture(scope="module")
+def after_an_epoch(tmp_path_factory):
+    """The directory of a run of one epoch; to be copied, not changed."""
+    directory = tmp_path_factory.mktemp("run")
+    with tiny.run(directory) as run:
+        run.train(1)
+    return directory
+
+
 @pytest.mark.parametrize(
     "pattern, damage",
     [
@@ -242,13 +251,12 @@ def _flip(path):
         ("config.json", _truncate),
     ],
 )
-def test_damaged_runs_are_refused(tmp_path, pattern, damage):
-    with tiny.run(tmp_path) as run:
-        run.train(1)
-    (path,) = tmp_path.glob(pattern)
+def test_damaged_runs_are_refused(after_an_epoch, tmp_path, pattern, damage):
+    directory = shutil.copytree(after_an_epoch, tmp_path / "run")
+    (path,) = directory.glob(pattern)
     damage(path)
     with pytest.raises(TrainingError, match="damaged.*delete the directory"):
-        tiny.run(tmp_path)
+        tiny.run(directory)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
