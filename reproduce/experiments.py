@@ -34,7 +34,7 @@ def _supair(title: str, step_gflop: float, **changes) -> Model:
 
 MODELS = {
     "supair": _supair("SuPAIR", 18.0),
-    "supair_no_bg": _supair("SuPAIR w/o bg", 15.5, background=False),
+    "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
     # AIR gains less and longer than SuPAIR, so it is watched longer and more closely.
     "air": Model("AIR", AIR, lambda dataset: AirConfig(), air_training, Convergence(10, 0.002, AIR_EPOCHS), 60, 5.0),
@@ -71,10 +71,10 @@ TABLE_2 = {
 # Count accuracy where the curves of Figure 5 end: SuPAIR's as in Table 2, the others read off the figure.
 FIGURE_5_ENDS = {
     **{key: published.accuracy for key, published in TABLE_2.items() if key[0] == "supair"},
-    ("supair_no_bg", "multi_mnist"): 0.97,
-    ("supair_no_bg", "sprites"): 0.97,
-    ("supair_no_bg", "noisy_mnist"): 0.0,
-    ("supair_no_bg", "grid_mnist"): 0.0,
+    ("supair_no_background", "multi_mnist"): 0.97,
+    ("supair_no_background", "sprites"): 0.97,
+    ("supair_no_background", "noisy_mnist"): 0.0,
+    ("supair_no_background", "grid_mnist"): 0.0,
     ("air", "multi_mnist"): 0.94,
     ("air", "sprites"): 0.92,
     ("air", "noisy_mnist"): 0.0,

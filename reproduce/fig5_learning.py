@@ -23,7 +23,7 @@ from reproduce.runs import Job, Work, read_seeds, seconds_per_step
 from supair.config import PAPER_EPOCHS
 from supair.training import TrainingError, read_log
 
-MODELS = {"supair": "tab:blue", "supair_no_bg": "tab:green", "air": "tab:orange"}
+MODELS = {"supair": "tab:blue", "supair_no_background": "tab:green", "air": "tab:orange"}
 
 
 class Curve(NamedTuple):

@@ -44,7 +44,7 @@ def test_published_numbers():
 
 def test_variants_differ_from_the_paper_in_one_thing():
     paper, no_background, poon_domingos = (
-        MODELS[name].config("sprites") for name in ("supair", "supair_no_bg", "supair_poon_domingos")
+        MODELS[name].config("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
     )
     assert dataclasses.replace(paper, background=None) == no_background
     assert (poon_domingos.object.structure, poon_domingos.object.step) == ("poon_domingos", 10)
