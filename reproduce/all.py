@@ -26,13 +26,17 @@ from supair.config import PAPER_EPOCHS
 def all_jobs() -> list[Job]:
     """What the paper shows, in the order of how soon one wants to see it."""
 
-    def experiments(models, datasets=DATASETS):
-        return [Experiment(model, dataset, "paper", seed) for seed in PAPER_SEEDS for model in models for dataset in datasets]
+    def jobs(variants, datasets=DATASETS, converge=False):
+        experiments = [
+            Experiment(m, dataset, recipe, seed) for seed in PAPER_SEEDS for m, recipe in variants for dataset in datasets
+        ]
+        return [Job(experiment, PAPER_EPOCHS, converge) for experiment in experiments]
 
+    in_table_2 = [variant for variant in fig5_learning.CURVES if variant[0] in table2.PAPER_MODELS]
     return [
-        *(Job(experiment, PAPER_EPOCHS) for experiment in experiments(fig5_learning.MODELS)),
-        *(Job(experiment, PAPER_EPOCHS, converge=True) for experiment in experiments(table2.PAPER_MODELS)),
-        *(Job(experiment, PAPER_EPOCHS) for experiment in experiments(["supair_poon_domingos"], ["multi_mnist"])),
+        *jobs(fig5_learning.CURVES),
+        *jobs(in_table_2, converge=True),
+        *jobs([("supair_poon_domingos", "paper")], ["multi_mnist"]),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data import SIZES
 from supair.air import AIR
-from supair.config import AIR_EPOCHS, AirConfig, ModelConfig, TrainingConfig, air_training, paper_model
+from supair.config import AIR_EPOCHS, AirConfig, ModelConfig, TrainingConfig, air_training, paper_model, robust_air
 from supair.model import SuPAIR
 from supair.training import Convergence
 
@@ -19,7 +19,7 @@ class Model(NamedTuple):
 
     title: str
     build: type  # called with a configuration and a seed
-    config: Callable[[str], ModelConfig | AirConfig]  # by the data set's name
+    recipes: dict[str, Callable[[str], ModelConfig | AirConfig]]  # configurations by the data set's name
     training: Callable[[int], TrainingConfig]  # by the seed
     convergence: Convergence  # when a run counts as converged
     # For estimates of time: the epoch at which a run usually has converged, and the GFLOP of a large matrix product
@@ -29,7 +29,7 @@ class Model(NamedTuple):
 
 
 def _supair(title: str, step_gflop: float, **changes) -> Model:
-    return Model(title, SuPAIR, partial(paper_model, **changes), TrainingConfig, Convergence(), 45, step_gflop)
+    return Model(title, SuPAIR, {"paper": partial(paper_model, **changes)}, TrainingConfig, Convergence(), 45, step_gflop)
 
 
 MODELS = {
@@ -37,7 +37,15 @@ MODELS = {
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
     # AIR gains less and longer than SuPAIR, so it is watched longer and more closely.
-    "air": Model("AIR", AIR, lambda dataset: AirConfig(), air_training, Convergence(10, 0.002, AIR_EPOCHS), 60, 5.0),
+    "air": Model(
+        "AIR",
+        AIR,
+        {"paper": lambda dataset: AirConfig(), "robust": lambda dataset: robust_air()},
+        air_training,
+        Convergence(10, 0.002, AIR_EPOCHS),
+        60,
+        5.0,
+    ),
 }
 TITLES = {
     "multi_mnist": "Multi-MNIST",
@@ -46,8 +54,13 @@ TITLES = {
     "grid_mnist": "Grid-MNIST",
     **{name: model.title for name, model in MODELS.items()},
 }
-RECIPES = ("paper",)
+RECIPES = ("paper", "robust")  # as the paper trains, and so that more seeds learn
 PAPER_SEEDS = (0, 1, 2, 3, 4)  # five runs of everything, as in the paper
+
+
+def title(model: str, recipe: str) -> str:
+    """A model's name with its recipe's, if that is not the paper's."""
+    return TITLES[model] if recipe == "paper" else f"{TITLES[model]}, {recipe}"
 
 
 class Published(NamedTuple):
@@ -115,10 +128,10 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        return f"{TITLES[self.model]}, {TITLES[self.dataset]}, seed {self.seed}"
+        return f"{title(self.model, self.recipe)}, {TITLES[self.dataset]}, seed {self.seed}"
 
     def model_config(self) -> ModelConfig | AirConfig:
-        return MODELS[self.model].config(self.dataset)
+        return MODELS[self.model].recipes[self.recipe](self.dataset)
 
     def training_config(self) -> TrainingConfig:
         return MODELS[self.model].training(self.seed)

@@ -1,6 +1,6 @@
 """Figure 5: count accuracy on the test set while training, against seconds of training and against epochs.
 
-    python reproduce/fig5_learning.py             trains what is missing (60 runs of 20 epochs), then draws
+    python reproduce/fig5_learning.py             trains what is missing (80 runs of 20 epochs), then draws
     python reproduce/fig5_learning.py --recorded  draws the recorded runs in results/
 
 Lines are means over all seeds, bands one standard deviation; the marks at the right are where the published curves end.
@@ -18,12 +18,18 @@ import _setup
 import numpy as np
 from data import DATASETS
 from matplotlib.figure import Figure
-from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment
+from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment, title
 from reproduce.runs import Job, Work, read_seeds, seconds_per_step
 from supair.config import PAPER_EPOCHS
 from supair.training import TrainingError, read_log
 
-MODELS = {"supair": "tab:blue", "supair_no_background": "tab:green", "air": "tab:orange"}
+# Models with their recipes, and how they are drawn.
+CURVES = {
+    ("supair", "paper"): {"color": "tab:blue"},
+    ("supair_no_background", "paper"): {"color": "tab:green"},
+    ("air", "paper"): {"color": "tab:orange"},
+    ("air", "robust"): {"color": "tab:brown", "linestyle": "--"},
+}
 
 
 class Curve(NamedTuple):
@@ -34,11 +40,11 @@ class Curve(NamedTuple):
     accuracy: np.ndarray  # [seeds, points]
 
 
-def read_curve(runs: Path, model: str, dataset: str) -> Curve | None:
+def read_curve(runs: Path, model: str, recipe: str, dataset: str) -> Curve | None:
     """The curve of a model on a data set up to 20 epochs, or None if there is no run."""
     by_seed = []
-    for seed in read_seeds(runs, model, dataset, "paper"):
-        experiment = Experiment(model, dataset, "paper", seed)
+    for seed in read_seeds(runs, model, dataset, recipe):
+        experiment = Experiment(model, dataset, recipe, seed)
         lines = [line for line in read_log(runs / experiment.path / "log.jsonl") if line["epoch"] <= PAPER_EPOCHS]
         if lines:
             pace = seconds_per_step(runs, experiment)
@@ -61,19 +67,20 @@ def draw(runs: Path, against: str, single: bool) -> Figure:
         axes.set(title=TITLES[dataset], ylim=(-3, 103), ylabel="count accuracy, %")
         axes.set_xlabel("seconds of training" if against == "seconds" else "epochs")
         axes.grid(alpha=0.3)
-        for model, color in MODELS.items():
-            end = 100 * FIGURE_5_ENDS[model, dataset]
-            axes.plot(1.0, end, "<", color=color, transform=axes.get_yaxis_transform(), clip_on=False, zorder=5)
-            curve = read_curve(runs, model, dataset)
+        for (model, recipe), style in CURVES.items():
+            if recipe == "paper":
+                end, on_edge = 100 * FIGURE_5_ENDS[model, dataset], axes.get_yaxis_transform()
+                axes.plot(1.0, end, "<", color=style["color"], transform=on_edge, clip_on=False, zorder=5)
+            curve = read_curve(runs, model, recipe, dataset)
             if curve is None:
                 continue
             x, accuracy = getattr(curve, against), 100 * curve.accuracy
             mean, deviation = accuracy.mean(axis=0), accuracy.std(axis=0, ddof=1) if len(accuracy) > 1 else 0.0
             seeds = f"{len(accuracy)} seed{'s' if len(accuracy) > 1 else ''}"
-            axes.plot(x, mean, color=color, label=f"{TITLES[model]} ({seeds})")
-            axes.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0)
+            axes.plot(x, mean, label=f"{title(model, recipe)} ({seeds})", **style)
+            axes.fill_between(x, mean - deviation, mean + deviation, color=style["color"], alpha=0.2, linewidth=0)
             if single:
-                axes.plot(x, accuracy.T, color=color, linewidth=0.5, alpha=0.7)
+                axes.plot(x, accuracy.T, color=style["color"], linewidth=0.5, alpha=0.7)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="center right", fontsize=8)
     return figure
@@ -85,18 +92,18 @@ def main(argv: list[str] | None = None) -> int:
     code = 0
     if not arguments.recorded:
         experiments = [
-            Experiment(model, dataset, "paper", s) for s in arguments.seeds for dataset in DATASETS for model in MODELS
+            Experiment(model, dataset, recipe, s) for s in arguments.seeds for dataset in DATASETS for model, recipe in CURVES
         ]
         code = Work([Job(experiment, PAPER_EPOCHS) for experiment in experiments], settings).train()
-    curves = {(model, dataset): read_curve(settings.runs, model, dataset) for model in MODELS for dataset in DATASETS}
+    curves = {(*key, dataset): read_curve(settings.runs, *key, dataset) for key in CURVES for dataset in DATASETS}
     if not any(curves.values()):
         raise TrainingError(f"{settings.runs}: no run has got anywhere yet, so there is nothing to draw")
     for against, name in (("seconds", "fig5_learning"), ("epochs", "fig5_learning_epochs")):
         _setup.save_figure(draw(settings.runs, against, arguments.single), arguments.output / name)
-    for (model, dataset), curve in curves.items():
+    for (model, recipe, dataset), curve in curves.items():
         if curve is None or curve.epochs[-1] < PAPER_EPOCHS:
             at = "there is no run" if curve is None else f"the runs shown end at epoch {curve.epochs[-1]:.1f}"
-            print(f"not complete: {TITLES[model]}, {TITLES[dataset]}: {at}", file=sys.stderr)
+            print(f"not complete: {title(model, recipe)}, {TITLES[dataset]}: {at}", file=sys.stderr)
     return code
 
 

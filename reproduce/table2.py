@@ -19,7 +19,7 @@ from pathlib import Path
 
 import _setup
 from data import DATASETS
-from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment
+from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
 from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at
 from supair.config import PAPER_EPOCHS
 from supair.hardware import describe_machine, matmul_gflops
@@ -45,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, help="data sets to run (default: all)")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="models to run (default: supair air)")
-    parser.add_argument("--recipe", choices=RECIPES, default="paper", help="how to train (default: paper)")
+    parser.add_argument("--recipe", nargs="+", choices=RECIPES, help="how to train (default: all that a model has)")
     _setup.add_recorded(parser)
     _setup.add_json(parser, "the table")
     _setup.add_training(parser)
@@ -54,7 +54,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"argument --epochs: expected at least 1, found {arguments.epochs}")
     if arguments.recorded and arguments.quick:
         parser.error("--recorded and --quick do not go together: quick runs are not recorded")
-    for name in ("seeds", "datasets", "models"):
+    for name in ("seeds", "datasets", "models", "recipe"):
         values = getattr(arguments, name) or []
         if len(set(values)) < len(values):
             parser.error(f"argument --{name}: expected each only once, found {' '.join(map(str, values))}")
@@ -70,7 +70,14 @@ class Table:
         self.quick, self.recorded = arguments.quick, arguments.recorded
         self.datasets = arguments.datasets or (QUICK_DATASETS if self.quick else DATASETS)
         self.models = sorted(arguments.models or (QUICK_MODELS if self.quick else PAPER_MODELS), key=list(MODELS).index)
-        self.recipe, self.json = arguments.recipe, arguments.json
+        recipes = arguments.recipe or (["paper"] if self.quick else RECIPES)
+        self.variants = [
+            (model, recipe)
+            for model in self.models
+            for recipe in RECIPES
+            if recipe in recipes and recipe in MODELS[model].recipes
+        ]
+        self.json = arguments.json
         self.seeds = arguments.seeds or ([QUICK_SEED] if self.quick else None if self.recorded else PAPER_SEEDS)
         self.epochs = arguments.epochs or (QUICK_EPOCHS if self.quick else PAPER_EPOCHS)
         self.to_convergence = not self.quick and arguments.epochs is None
@@ -79,7 +86,7 @@ class Table:
             settings = dataclasses.replace(settings, runs=settings.runs / "quick")
         # Seed by seed, so that every data set has a first result early.
         seeds = () if self.recorded else self.seeds
-        experiments = [Experiment(m, d, self.recipe, seed) for seed in seeds for d in self.datasets for m in self.models]
+        experiments = [Experiment(m, d, recipe, seed) for seed in seeds for d in self.datasets for m, recipe in self.variants]
         jobs = [Job(experiment, self.epochs) for experiment in experiments]
         if self.to_convergence:
             jobs += [Job(experiment, self.epochs, converge=True) for experiment in experiments]
@@ -100,16 +107,16 @@ class Table:
     def rows(self, runs: Path, seeds: list[int] | None) -> list[dict]:
         """One row for each model, data set and budget that has results; `seeds=None` takes all that there are."""
         rows = []
-        for model in self.models:
+        for model, recipe in self.variants:
             for dataset in self.datasets:
                 at_end = "quick" if self.quick else f"{self.epochs} epochs"
                 if model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
                     at_end = AIR_BUDGET
                 for budget in [at_end, "converged"] if self.to_convergence else [at_end]:
                     results = []
-                    for seed in read_seeds(runs, model, dataset, self.recipe) if seeds is None else seeds:
+                    for seed in read_seeds(runs, model, dataset, recipe) if seeds is None else seeds:
                         try:
-                            lines = epoch_lines(runs, Experiment(model, dataset, self.recipe, seed))
+                            lines = epoch_lines(runs, Experiment(model, dataset, recipe, seed))
                         except TrainingError:
                             continue  # `Work` has noted it
                         if budget == "converged":
@@ -117,11 +124,11 @@ class Table:
                         else:
                             results.append(result_at(lines, seed, self.epochs))
                     if any(results):
-                        rows.append(_row(model, dataset, self.recipe, budget, [result for result in results if result]))
+                        rows.append(_row(model, dataset, recipe, budget, [result for result in results if result]))
         return rows
 
     def print(self, rows: list[dict], recorded: dict[tuple, dict]) -> None:
-        """Print rows next to the published numbers and to the recorded rows, by (model, dataset, budget)."""
+        """Print rows next to the published numbers and to the recorded rows, by `_key`."""
         print("\nTable 2" + (" (quick run: too short to compare ELBOs)" if self.quick else ""))
         side = "recorded" if recorded else ""
         widths = (11, 15 if recorded else 0, 17)
@@ -131,13 +138,13 @@ class Table:
             f"{'epochs':>7}{'train s':>9}{'succeeded':>11}\n{'':<28}{accuracy}{accuracy}"
         )
         for previous, row in zip([None, *rows], rows):
-            if previous is None or row["model"] != previous["model"]:
-                print(TITLES[row["model"]] + NOTES.get(row["model"], ""))
+            if previous is None or (row["model"], row["recipe"]) != (previous["model"], previous["recipe"]):
+                print(title(row["model"], row["recipe"]) + NOTES.get(row["model"], ""))
             published = TABLE_2.get((row["model"], row["dataset"]))
             good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"]) if published else 0
             # Where the published accuracy is 0, there is nothing to succeed at.
             succeeded = f"{good} of {len(row['seeds'])}" if published and published.accuracy else "-"
-            beside = recorded.get((row["model"], row["dataset"], row["budget"]))
+            beside = recorded.get(_key(row))
             cells = []
             for name, scale, digits in (("accuracy", 100, 1), ("elbo", 1, 0)):
                 cells.append(f"{scale * getattr(published, name):.{digits}f}" if published else "-")
@@ -185,7 +192,9 @@ class Table:
     def _print_budget(self, rows: list[dict]) -> None:
         """What AIR's budget is, and how its time compares with that of as many epochs of SuPAIR here."""
         seconds = {
-            (row["model"], row["dataset"]): statistics.mean(row["train_seconds"]) for row in rows if row["budget"] != "converged"
+            (row["model"], row["dataset"]): statistics.mean(row["train_seconds"])
+            for row in rows
+            if row["budget"] != "converged" and row["recipe"] == "paper"
         }
         ratios = [
             f"{seconds['air', dataset] / seconds['supair', dataset]:.2f} ({TITLES[dataset]})"
@@ -216,6 +225,10 @@ def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Resul
     }
 
 
+def _key(row: dict) -> tuple:
+    return tuple(row[name] for name in ("model", "recipe", "dataset", "budget"))
+
+
 def _spread(values: list[float], digits: int) -> str:
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
@@ -234,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
         code = table.work.train()
         rows = table.rows(table.work.settings.runs, table.seeds)
         if not table.quick:
-            recorded = {(row["model"], row["dataset"], row["budget"]): row for row in table.rows(RECORDED, None)}
+            recorded = {_key(row): row for row in table.rows(RECORDED, None)}
     table.print(rows, recorded)
     if table.json:
         _setup.write_json(table.json, {"rows": rows, "recorded": list(recorded.values())})

@@ -13,15 +13,7 @@ from supair.config import AirConfig, ConfigError, TrainingConfig
 from supair.training import Optimizer, Run, read_log
 
 TINY = AirConfig(
-    scene_size=8,
-    window_size=5,
-    num_steps=2,
-    lstm_units=4,
-    hidden_units=6,
-    head_units=3,
-    what_size=2,
-    count_ratio=0.4,
-    initial_pres_logit=None,
+    scene_size=8, window_size=5, num_steps=2, lstm_units=4, hidden_units=6, head_units=3, what_size=2, count_ratio=0.4
 )
 BATCH = 3
 

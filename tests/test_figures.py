@@ -67,11 +67,11 @@ def test_curves_are_means_over_all_seeds(tmp_path):
     for seed, accuracy in ((0, 0.9), (1, 0.5)):
         write_log(tmp_path / f"air/sprites/paper/seed{seed}", steps=(10, 20, 30), epochs=(1, 2, 21 - seed), accuracy=accuracy)
     (tmp_path / "air/sprites/paper/seed1/record.json").write_text('{"seconds_per_step": 0.5, "note": ""}')
-    curve = fig5_learning.read_curve(tmp_path, "air", "sprites")
+    curve = fig5_learning.read_curve(tmp_path, "air", "paper", "sprites")
     assert curve.epochs.tolist() == [1, 2]  # seed 0's third line is past epoch 20
     assert curve.seconds.tolist() == [(30 + 5) / 2, (60 + 10) / 2]  # seed 1 by its record, seed 0 by its clock
     assert curve.accuracy.tolist() == [[0.9, 0.9], [0.5, 0.5]]
-    assert fig5_learning.read_curve(tmp_path, "supair", "sprites") is None
+    assert fig5_learning.read_curve(tmp_path, "supair", "paper", "sprites") is None
 
 
 def test_figure_5_from_recorded_runs(tmp_path, monkeypatch, capsys):
@@ -137,7 +137,7 @@ def test_shards_do_every_run_once_and_the_last_one_draws(small, tmp_path, monkey
     first = run_all.main(["--shard", "1/2", *options])
     assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not (tmp_path / "out").exists()
     assert run_all.main(["--shard", "2/2", *options]) == 0
-    assert set(done) == set(run_all.all_jobs()) and len(set(done)) == len(done) == 60 + 40 + 5
+    assert set(done) == set(run_all.all_jobs()) and len(set(done)) == len(done) == 80 + 60 + 5
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "fig4_progress.png", "fig5_learning.png", "fig5_learning_epochs.png", "fig6_noise.png",
     }  # fmt: skip

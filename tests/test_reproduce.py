@@ -44,7 +44,7 @@ def test_published_numbers():
 
 def test_variants_differ_from_the_paper_in_one_thing():
     paper, no_background, poon_domingos = (
-        MODELS[name].config("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
+        MODELS[name].recipes["paper"]("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
     )
     assert dataclasses.replace(paper, background=None) == no_background
     assert (poon_domingos.object.structure, poon_domingos.object.step) == ("poon_domingos", 10)
@@ -136,19 +136,26 @@ def test_both_models_and_both_budgets(capsys, tmp_path, monkeypatch):
     out = capsys.readouterr().out
     assert "AIR (its ELBOs are not comparable" in out and "95.9  " in out and "times SuPAIR's, here 0.50 (Sprites) times." in out
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [(row["model"], row["budget"], row["epochs"], row["accuracy"], row["converged"]) for row in rows] == [
-        ("supair", "20 epochs", 20, [0.2], [False]),
-        ("supair", "converged", 25, [0.25], [False]),
-        ("air", "paper's budget", 20, [0.2], [False]),
-        ("air", "converged", 25, [0.25], [False]),
+    names = ("model", "recipe", "budget", "epochs", "accuracy", "converged")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("supair", "paper", "20 epochs", 20, [0.2], [False]),
+        ("supair", "paper", "converged", 25, [0.25], [False]),
+        ("air", "paper", "paper's budget", 20, [0.2], [False]),
+        ("air", "paper", "converged", 25, [0.25], [False]),
+        ("air", "robust", "paper's budget", 20, [0.2], [False]),
+        ("air", "robust", "converged", 25, [0.25], [False]),
     ]
     assert table2.main([*options, "--models", "air"]) == 0 and "All of them are there" in capsys.readouterr().out
 
 
 def test_collapsed_seeds_are_named(small, capsys, monkeypatch):
     monkeypatch.setattr("supair.metrics.collapse", lambda confusion: "all empty")
-    assert table2.main(["--seeds", "0", "--datasets", "sprites", "--models", "air", "--epochs", "1", *small]) == 0
+    assert (
+        table2.main(["--seeds", "0", "--datasets", "sprites", "--models", "air", "--recipe", "robust", "--epochs", "1", *small])
+        == 0
+    )
     captured = capsys.readouterr()
+    assert "\nAIR, robust (its ELBOs" in captured.out and "\nAIR (" not in captured.out
     assert "collapsed: all empty" in captured.out and "AIR collapsed, all empty: the decoder" in captured.out
     assert "collapsed, all empty, at step 4: the decoder" in captured.err
 
