@@ -38,18 +38,46 @@ def add_places(arguments: argparse.ArgumentParser) -> None:
 
 def add_training(arguments: argparse.ArgumentParser) -> None:
     """The options of every script that trains."""
+    arguments.add_argument("--no-train", action="store_true", help="train nothing; use the runs that there are")
     arguments.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower; for debugging)")
     add_places(arguments)
 
 
 def add_recorded(arguments: argparse.ArgumentParser) -> None:
-    arguments.add_argument("--recorded", action="store_true", help="train nothing; use the recorded runs in results/")
+    arguments.add_argument("--recorded", action="store_true", help="train nothing; use the recorded runs in results/, not --runs")
 
 
 def add_output(arguments: argparse.ArgumentParser) -> None:
+    """An option for the folder of figures, which is refused before any work is done if it cannot be one."""
+
+    def folder(text: str) -> Path:
+        try:
+            Path(text).mkdir(parents=True, exist_ok=True)
+            if not os.access(text, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"{text} cannot be written to ({error.strerror})") from None
+        return Path(text)
+
     arguments.add_argument(
-        "--output", type=Path, default=ROOT / "figures", metavar="DIR", help="where figures go (default: figures/)"
+        "--output", type=folder, default=str(ROOT / "figures"), metavar="DIR", help="where figures go (default: figures/)"
     )
+
+
+def seed(text: str) -> int:
+    """A seed, for argparse."""
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"expected numbers from 0 to 2147483647, found {text}")
+    return int(text)
+
+
+class Distinct(argparse.Action):
+    """Values for an option, each only once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if len(set(values)) < len(values):
+            parser.error(f"argument {option_string}: expected each only once, found {' '.join(map(str, values))}")
+        setattr(namespace, self.dest, values)
 
 
 def settings(arguments: argparse.Namespace):

@@ -1,16 +1,18 @@
-"""Everything that the paper shows: trains all runs, then prints Table 2 and draws Figures 4, 5 and 6.
+"""Everything that the paper shows: trains all runs, prints Table 2, and draws Figures 4, 5 and 6.
 
     python reproduce/all.py               on one machine, days on two cores; can be stopped and started again at any time
     python reproduce/all.py --shard 2/8   the second of eight machines that share --runs
 
-First comes one seed of everything at 20 epochs, then the other seeds, then convergence, then the Poon-Domingos structure.
-A shard is every eighth run, so no two machines ever do the same; the table and the figures are made once all is done, by
+First come 20 epochs of everything, seed by seed, then convergence, then the Poon-Domingos structure; table and figures are
+made after each of the three.  A shard is every eighth run, so no two machines ever do the same; its machines should be
+of one kind, or Figure 5's seconds compare machines.  With shards, table and figures are made once all is done, by
 whoever ends last or by calling this again.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 import _setup
 import fig4_progress
@@ -21,9 +23,10 @@ from data import DATASETS
 from reproduce.experiments import PAPER_SEEDS, Experiment
 from reproduce.runs import Job, Work
 from supair.config import PAPER_EPOCHS
+from supair.training import TrainingError
 
 
-def all_jobs() -> list[Job]:
+def phases() -> list[list[Job]]:
     """What the paper shows, in the order of how soon one wants to see it."""
 
     def jobs(variants, datasets=DATASETS, converge=False):
@@ -34,29 +37,49 @@ def all_jobs() -> list[Job]:
 
     in_table_2 = [variant for variant in fig5_learning.CURVES if variant[0] in table2.PAPER_MODELS]
     return [
-        *jobs(fig5_learning.CURVES),
-        *jobs(in_table_2, converge=True),
-        *jobs([("supair_poon_domingos", "paper")], ["multi_mnist"]),
+        jobs(fig5_learning.CURVES),
+        jobs(in_table_2, converge=True),
+        jobs([("supair_poon_domingos", "paper")], ["multi_mnist"]),
     ]
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     settings = _setup.settings(arguments)
-    jobs = all_jobs()
+    everything = [job for jobs in phases() for job in jobs]
     index, number = arguments.shard
-    of_shard = list(dict.fromkeys(job.experiment for job in jobs))[index - 1 :: number]
-    code = Work([job for job in jobs if job.experiment in of_shard], settings).train()
-    if code:
-        return code
-    missing = Work(jobs, settings).unfinished()
-    if missing:
-        print(f"This shard is done; {len(missing)} jobs of the others are not. Call this again once they are, for the figures.")
-        return 0
-    options = ["--runs", str(arguments.runs), "--data", str(arguments.data), "--mnist", str(arguments.mnist)]
-    options += ["--no-xla"] if arguments.no_xla else []
-    figures = [*options, "--output", str(arguments.output)]
-    return max(table2.main(options), *(figure.main(figures) for figure in (fig4_progress, fig5_learning, fig6_noise)))
+    mine = set(list(dict.fromkeys(job.experiment for job in everything))[index - 1 :: number])
+    code = 0
+    for jobs in phases():
+        work = Work([] if arguments.no_train else [job for job in jobs if job.experiment in mine], settings)
+        code = max(code, work.train())
+        if code > 1:  # stopped by a signal
+            return code
+        if number == 1:
+            code = max(code, show(arguments))
+    if number > 1:
+        whole = Work(everything, settings)
+        if missing := whole.unfinished():
+            print(
+                f"This shard is done; {len(missing)} jobs of the others are not. Call this again once they are, for the figures."
+            )
+            return 1 if whole.failures else code
+        code = max(code, show(arguments))
+    return code
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print the tables and draw the figures of the runs that there are; one that cannot be made is told, and the others are."""
+    options = ["--no-train", "--runs", str(arguments.runs), "--data", str(arguments.data), "--mnist", str(arguments.mnist)]
+    variants = ["--models", "supair", "supair_no_background", "supair_poon_domingos", "--epochs", str(PAPER_EPOCHS)]
+    code = max(table2.main(options), table2.main([*options, *variants]))
+    for figure in (fig4_progress, fig5_learning, fig6_noise):
+        try:
+            code = max(code, figure.main([*options, "--output", str(arguments.output)]))
+        except TrainingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
+    return code
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -36,13 +36,12 @@ MODELS = {
     "supair": _supair("SuPAIR", 18.0),
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
-    # AIR gains less and longer than SuPAIR, so it is watched longer and more closely.
     "air": Model(
         "AIR",
         AIR,
         {"paper": lambda dataset: AirConfig(), "robust": lambda dataset: robust_air()},
         air_training,
-        Convergence(10, 0.002, AIR_EPOCHS),
+        Convergence(window=10, max_epochs=AIR_EPOCHS),
         60,
         5.0,
     ),

@@ -15,10 +15,10 @@ from typing import Any
 import _setup
 from matplotlib.figure import Figure
 from reproduce.experiments import TITLES, Experiment
-from reproduce.runs import Job, Settings, Work
+from reproduce.runs import Job, Settings, Work, log_lines
 from supair.config import PAPER_EPOCHS
 from supair.figures import draw_scene
-from supair.training import TrainingError, read_log
+from supair.training import TrainingError
 
 DATASETS = ("multi_mnist", "sprites")
 EPOCHS = (0.3, 0.5, 1, 3, PAPER_EPOCHS)
@@ -31,11 +31,13 @@ def draw(settings: Settings, seed: int) -> Figure:
     halves = figure.subfigures(1, len(DATASETS), wspace=0.02)
     for half, dataset in zip(halves, DATASETS):
         experiment = Experiment("supair", dataset, "paper", seed)
-        log = settings.runs / experiment.path / "log.jsonl"
-        shown = [line for line in read_log(log) if "test_examples" in line]
-        if not shown:
-            raise TrainingError(f"{log}: no boxes in this log; train the run again with this version")
-        lines = [min(shown, key=lambda line: abs(line["epoch"] - epoch)) for epoch in EPOCHS]
+        shown = [line for line in log_lines(settings.runs, experiment) if "test_examples" in line]
+        lines = []
+        for epoch in EPOCHS:
+            line = min(shown, key=lambda line: abs(line["epoch"] - epoch), default={"epoch": float("inf")})
+            if abs(line["epoch"] - epoch) > 0.25:
+                raise TrainingError(f"{settings.runs / experiment.path}: no boxes near epoch {epoch} in the log of this run")
+            lines.append(line)
         test = settings.load(dataset)["test"]
         images, counts = test.read(0, SCENES), test.counts
         axes = half.subplots(SCENES, len(EPOCHS), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     settings = _setup.settings(arguments)
     jobs = [Job(Experiment("supair", dataset, "paper", arguments.seed), PAPER_EPOCHS) for dataset in DATASETS]
-    code = 0 if arguments.recorded else Work(jobs, settings).train()
+    code = 0 if arguments.recorded or arguments.no_train else Work(jobs, settings).train()
     if not code:
         _setup.save_figure(draw(settings, arguments.seed), arguments.output / "fig4_progress")
     return code
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="the run to show (default: 0)")
+    parser.add_argument("--seed", type=_setup.seed, default=0, help="the run to show (default: 0)")
     _setup.add_recorded(parser)
     _setup.add_output(parser)
     _setup.add_training(parser)

@@ -4,7 +4,8 @@
     python reproduce/fig6_noise.py --quick    3 epochs in RUNS/quick: a smoke run, some 7 minutes on two cores
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction; columns: four noisy and
-four grid scenes out of the test sets.  Boxes are red for the first step, then green, then blue.
+four grid scenes out of the test sets.  Boxes are red for the first step, then green, then blue; AIR's windows may be larger
+than the scene, and then run along its edge.  Shown is the last checkpoint of a run; the titles say after how many epochs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import _setup
 import numpy as np
 from matplotlib.figure import Figure
 from reproduce.experiments import TITLES, Experiment
-from reproduce.runs import Job, Settings, Work, load_model
+from reproduce.runs import Job, Settings, Work, epoch_lines, load_model
 from supair.config import PAPER_EPOCHS
 from supair.figures import draw_scene
 
@@ -41,22 +42,21 @@ def draw(settings: Settings, seed: int) -> Figure:
         original = settings.load("multi_mnist")["test"].read(0, last)[chosen]  # the same scenes without background
         inputs = test.read(0, last)[chosen]
         columns = axes[:, half * COLUMNS : (half + 1) * COLUMNS]
-        columns[0, 0].set_title(TITLES[dataset], loc="left", fontsize=10)
-        found = {}
+        found, ages = [], []
         for model in MODELS:
-            loaded = load_model(Experiment(model, dataset, "paper", seed), settings)
+            experiment = Experiment(model, dataset, "paper", seed)
+            loaded = load_model(experiment, settings)
             description = loaded(inputs)
-            found[model] = (
-                loaded.boxes(description).numpy(),
-                np.round(description.z_pres) == 1,
-                loaded.reconstruct(inputs).numpy(),
-            )
+            present, rebuilt = np.round(description.z_pres) == 1, loaded.reconstruct(inputs).numpy()
+            found.append((loaded.boxes(description).numpy(), present, rebuilt, model == "supair"))  # AIR's windows add up
+            ages.append(f"{TITLES[model]} {len(epoch_lines(settings.runs, experiment))}")
+        columns[0, 0].set_title(f"{TITLES[dataset]} (epochs: {', '.join(ages)})", loc="left", fontsize=9)
         for k, column in enumerate(columns.T):
             draw_scene(column[0], original[k], count=int(test.counts[chosen[k]]))
             draw_scene(column[1], inputs[k])
-            for (boxes, present, reconstruction), result, rebuilt in zip(found.values(), column[2::2], column[3::2]):
-                draw_scene(result, inputs[k], boxes[k], present[k])
-                draw_scene(rebuilt, np.clip(reconstruction[k], 0, 1))
+            for (boxes, present, reconstruction, occlude), result, rebuilt in zip(found, column[2::2], column[3::2]):
+                draw_scene(result, inputs[k], boxes[k], present[k], occlude=occlude)
+                draw_scene(rebuilt, reconstruction[k])
     return figure
 
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.quick:
         epochs, settings = QUICK_EPOCHS, dataclasses.replace(settings, runs=settings.runs / "quick")
     jobs = [Job(Experiment(model, dataset, "paper", arguments.seed), epochs) for dataset in DATASETS for model in MODELS]
-    code = Work(jobs, settings).train()
+    code = 0 if arguments.no_train else Work(jobs, settings).train()
     if not code:
         _setup.save_figure(draw(settings, arguments.seed), arguments.output / "fig6_noise")
     return code
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the runs to show (default: 0)")
+    parser.add_argument("--seed", type=_setup.seed, default=0, help="of the runs to show (default: 0)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs only, kept apart in RUNS/quick")
     _setup.add_output(parser)
     _setup.add_training(parser)

@@ -5,32 +5,59 @@ python reproduce/record.py --note "shared its cores" --seconds-per-step 0.124 su
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+from pathlib import Path
 
 import _setup
-from reproduce.runs import RECORDED
-from supair.training import TrainingError, read_log, write_whole
+from reproduce.experiments import Experiment
+from reproduce.runs import RECORDED, log_lines
+from supair.training import TrainingError, write_whole
+
+FILES = ("config.json", "sessions.jsonl", "log.jsonl")
+
+
+def experiment(text: str) -> Experiment:
+    try:
+        model, dataset, recipe, seed = text.strip("/").split("/")
+        found = Experiment(model, dataset, recipe, int(seed.removeprefix("seed")))
+        found.model_config()
+        return found
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"expected MODEL/DATASET/RECIPE/seedN, found {text}") from None
+
+
+def pace(text: str) -> float:
+    try:
+        if 0 < float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected seconds above 0, found {text}")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = _setup.parser(__doc__)
-    parser.add_argument("names", nargs="+", metavar="RUN", help="directories below --runs")
+    parser.add_argument("experiments", type=experiment, nargs="+", metavar="RUN", help="MODEL/DATASET/RECIPE/seedN below --runs")
     parser.add_argument("--note", default="", help="what a reader must know about these runs")
     parser.add_argument(
-        "--seconds-per-step", type=float, metavar="S",
+        "--seconds-per-step", type=pace, metavar="S",
         help="undisturbed time of a training step, for runs that shared their cores, whose own clock means nothing",
     )  # fmt: skip
-    _setup.add_places(parser)
+    parser.add_argument(
+        "--runs", type=Path, default=_setup.ROOT / "runs", metavar="DIR", help="where runs are kept (default: runs/)"
+    )
     arguments = parser.parse_args(argv)
-    for name in arguments.names:
-        source, target = arguments.runs / name, RECORDED / name
-        if not read_log(source / "log.jsonl"):
+    for run in arguments.experiments:
+        source, target = arguments.runs / run.path, RECORDED / run.path
+        if not log_lines(arguments.runs, run):
             raise TrainingError(f"{source}: no run with a log")
-        target.mkdir(parents=True, exist_ok=True)
-        for file in ("config.json", "sessions.jsonl", "log.jsonl"):
-            write_whole(target / file, (source / file).read_text())
+        contents = {name: (source / name).read_text() for name in FILES}
         record = {"seconds_per_step": arguments.seconds_per_step, "note": arguments.note}
-        write_whole(target / "record.json", json.dumps(record, indent=2) + "\n")
+        target.mkdir(parents=True, exist_ok=True)
+        for name, text in {**contents, "record.json": json.dumps(record, indent=2) + "\n"}.items():
+            write_whole(target / name, text)
         print(target)
     return 0
 

@@ -28,15 +28,16 @@ from supair.training import (
     Interrupted,
     Run,
     TrainingError,
-    append_line,
     load_weights,
     read_log,
     require_configuration,
     run_configuration,
+    write_whole,
 )
 
 DATA_SEED = 0  # all runs see the same scenes
-RECORDED = Path(__file__).resolve().parent.parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = ROOT / "results"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Job(NamedTuple):
         """Whether the log says so.
 
         Raises:
-          TrainingError: if the log is damaged.
+          TrainingError: as `epoch_lines`.
         """
         lines = epoch_lines(runs, self.experiment)
         if self.convergence:
@@ -104,10 +105,10 @@ class Work:
         """The jobs still to do, those that failed included."""
         return [job for job in self.jobs if not self._is_done(job)]
 
-    def seconds_left(self, gflops: float) -> float:
-        """How long the rest should take at a rate of matrix products."""
+    def seconds_left(self, gflops: float, start: int = 0) -> float:
+        """How long the jobs from `start` on should take at a rate of matrix products."""
         left: dict[Experiment, float] = {}  # several jobs of one experiment: the longest includes the others
-        for job in self.jobs:
+        for job in self.jobs[start:]:
             left[job.experiment] = max(left.get(job.experiment, 0.0), job.gflop_left(self.settings.runs))
         return sum(left.values()) / gflops * 1.2  # a fifth for measuring accuracies
 
@@ -126,13 +127,13 @@ class Work:
                 length = "until converged" if job.converge else f"to epoch {job.epochs}"
                 print(
                     f"[{number + 1}/{len(self.jobs)}] {job.experiment.title}, {length}; "
-                    f"all together about {duration(self.seconds_left(gflops))} to go",
+                    f"all together about {duration(self.seconds_left(gflops, number))} to go",
                     flush=True,
                 )
                 try:
                     run_apart(job, self.settings)
                 except TrainingError as error:
-                    self._note(error)
+                    self.note(error)
         except Interrupted as interrupt:
             print(f"\nInterrupted: {interrupt}.", file=sys.stderr)
             return 128 + interrupt.signum
@@ -143,15 +144,13 @@ class Work:
 
     def _is_done(self, job: Job) -> bool:
         try:
-            done = job.is_done(self.settings.runs)
-            if done:
-                check_configuration(job.experiment, self.settings)
-            return done
+            return job.is_done(self.settings.runs)
         except TrainingError as error:
-            self._note(error)
+            self.note(error)
             return False
 
-    def _note(self, error: TrainingError) -> None:
+    def note(self, error: TrainingError) -> None:
+        """Keep what went wrong, and say it once."""
         if str(error) not in self.failures:
             self.failures.append(str(error))
             print(f"error: {error}", file=sys.stderr)
@@ -213,13 +212,13 @@ def _start() -> None:
     threading.Thread(target=follow_parent, daemon=True).start()
 
 
-def check_configuration(experiment: Experiment, settings: Settings) -> None:
+def check_configuration(experiment: Experiment, runs: Path) -> None:
     """Check that a run's directory holds this experiment; the checksum of its data is taken as it is.
 
     Raises:
       TrainingError: if it holds another run.
     """
-    path = settings.runs / experiment.path / "config.json"
+    path = runs / experiment.path / "config.json"
     expected = run_configuration(experiment.model_config(), experiment.training_config(), _identity(experiment, None))
     try:
         expected["data"]["checksum"] = json.loads(path.read_text())["data"]["checksum"]
@@ -252,14 +251,22 @@ def run(job: Job, settings: Settings) -> None:
         compiled=settings.compiled,
     )
     with training:
-        session = {"step": training.step, "date": datetime.date.today().isoformat(), "commit": commit(), **describe_machine()}
-        append_line(settings.runs / experiment.path / "sessions.jsonl", session)
+        _note_session(settings.runs / experiment.path / "sessions.jsonl", training.step)
         training.train(job.epochs, job.convergence, description=experiment.title)
+
+
+def _note_session(path: Path, step: int) -> None:
+    session = {"step": step, "date": datetime.date.today().isoformat(), "commit": commit(), **describe_machine()}
+    try:
+        before = path.read_text() if path.exists() else ""
+        write_whole(path, before + json.dumps(session) + "\n")
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def commit() -> str:
     """The repository's commit, "+" behind it if files have changed since; "unknown" outside of git."""
-    command = ["git", "-C", str(RECORDED.parent), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -272,7 +279,7 @@ def load_model(experiment: Experiment, settings: Settings) -> SuPAIR | AIR:
     Raises:
       TrainingError: if there is none, or it is another run's.
     """
-    check_configuration(experiment, settings)
+    check_configuration(experiment, settings.runs)
     model = experiment.build()
     load_weights(model, settings.runs / experiment.path)
     return model
@@ -291,32 +298,39 @@ class Result:
     collapse: str | None = None
 
 
-def epoch_lines(runs: Path, experiment: Experiment) -> list[dict[str, Any]]:
-    """The log lines at the ends of the epochs that an experiment has done.
+def log_lines(runs: Path, experiment: Experiment) -> list[dict[str, Any]]:
+    """All lines of a run's log; none if there is no run.
+
+    Where a run's record has an undisturbed time of a step, because its own clock is not to be trusted, `train_seconds`
+    is by that.
 
     Raises:
-      TrainingError: if the log is damaged.
+      TrainingError: if the log or the record is damaged, or the directory holds another run.
     """
-    return [line for line in read_log(runs / experiment.path / "log.jsonl") if "test_elbo" in line]
+    directory = runs / experiment.path
+    lines = read_log(directory / "log.jsonl")
+    if lines:
+        check_configuration(experiment, runs)
+    record = directory / "record.json"
+    if record.exists():
+        try:
+            pace = json.loads(record.read_text())["seconds_per_step"]
+            if pace is not None:
+                lines = [{**line, "train_seconds": line["step"] * float(pace)} for line in lines]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{record}: damaged ({error})") from None
+    return lines
+
+
+def epoch_lines(runs: Path, experiment: Experiment) -> list[dict[str, Any]]:
+    """The log lines at the ends of the epochs that an experiment has done; raises as `log_lines`."""
+    return [line for line in log_lines(runs, experiment) if "test_elbo" in line]
 
 
 def read_seeds(runs: Path, model: str, dataset: str, recipe: str) -> list[int]:
     """The seeds of which there are runs."""
     names = [path.name.removeprefix("seed") for path in (runs / model / dataset / recipe).glob("seed*")]
     return sorted(int(name) for name in names if name.isdigit())
-
-
-def seconds_per_step(runs: Path, experiment: Experiment) -> float | None:
-    """A recorded run's undisturbed time of a training step, if its own clock is not to be trusted; else None.
-
-    Raises:
-      TrainingError: if its record is damaged.
-    """
-    path = runs / experiment.path / "record.json"
-    try:
-        return json.loads(path.read_text())["seconds_per_step"] if path.exists() else None
-    except (ValueError, KeyError, TypeError):
-        raise TrainingError(f"{path}: damaged") from None
 
 
 def result_at(lines: list[dict[str, Any]], seed: int, epoch: int) -> Result | None:

@@ -39,13 +39,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="a smoke run: one seed of SuPAIR on Multi-MNIST and Sprites, kept apart in RUNS/quick",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: 0 1 2 3 4, or all that are recorded")
+    parser.add_argument(
+        "--seeds",
+        type=_setup.seed,
+        action=_setup.Distinct,
+        nargs="+",
+        metavar="SEED",
+        help="seeds (default: 0 1 2 3 4, or all recorded)",
+    )
     parser.add_argument(
         "--epochs", type=int, metavar="N", help="train N epochs and stop there (default: 20, then on to convergence)"
     )
-    parser.add_argument("--datasets", nargs="+", choices=DATASETS, help="data sets to run (default: all)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="models to run (default: supair air)")
-    parser.add_argument("--recipe", nargs="+", choices=RECIPES, help="how to train (default: all that a model has)")
+    parser.add_argument("--datasets", nargs="+", action=_setup.Distinct, choices=DATASETS, help="data sets to run (default: all)")
+    parser.add_argument("--models", nargs="+", action=_setup.Distinct, choices=MODELS, help="models to run (default: supair air)")
+    parser.add_argument(
+        "--recipe", nargs="+", action=_setup.Distinct, choices=RECIPES, help="how to train (default: all that a model has)"
+    )
     _setup.add_recorded(parser)
     _setup.add_json(parser, "the table")
     _setup.add_training(parser)
@@ -54,12 +63,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"argument --epochs: expected at least 1, found {arguments.epochs}")
     if arguments.recorded and arguments.quick:
         parser.error("--recorded and --quick do not go together: quick runs are not recorded")
-    for name in ("seeds", "datasets", "models", "recipe"):
-        values = getattr(arguments, name) or []
-        if len(set(values)) < len(values):
-            parser.error(f"argument --{name}: expected each only once, found {' '.join(map(str, values))}")
-    if not all(0 <= seed < 2**31 for seed in arguments.seeds or []):
-        parser.error(f"argument --seeds: expected numbers from 0 to 2147483647, found {arguments.seeds}")
     return arguments
 
 
@@ -78,65 +81,81 @@ class Table:
             if recipe in recipes and recipe in MODELS[model].recipes
         ]
         self.json = arguments.json
-        self.seeds = arguments.seeds or ([QUICK_SEED] if self.quick else None if self.recorded else PAPER_SEEDS)
+        self.seeds = arguments.seeds or ([QUICK_SEED] if self.quick else None if self.recorded else list(PAPER_SEEDS))
         self.epochs = arguments.epochs or (QUICK_EPOCHS if self.quick else PAPER_EPOCHS)
         self.to_convergence = not self.quick and arguments.epochs is None
         settings = _setup.settings(arguments)
         if self.quick:
             settings = dataclasses.replace(settings, runs=settings.runs / "quick")
-        # Seed by seed, so that every data set has a first result early.
-        seeds = () if self.recorded else self.seeds
-        experiments = [Experiment(m, d, recipe, seed) for seed in seeds for d in self.datasets for m, recipe in self.variants]
+        experiments = self.experiments(settings.runs, self.seeds)
         jobs = [Job(experiment, self.epochs) for experiment in experiments]
         if self.to_convergence:
             jobs += [Job(experiment, self.epochs, converge=True) for experiment in experiments]
         self.work = Work(jobs, settings)
+
+    def experiments(self, runs: Path, seeds: list[int] | None) -> list[Experiment]:
+        """What is asked for, seed by seed, so that every data set has a first result early; `seeds=None`: all in `runs`."""
+        found = [
+            Experiment(model, dataset, recipe, seed)
+            for model, recipe in self.variants
+            for dataset in self.datasets
+            for seed in (read_seeds(runs, model, dataset, recipe) if seeds is None else seeds)
+        ]
+        order = [(dataset, *variant) for dataset in self.datasets for variant in self.variants]
+        return sorted(
+            found, key=lambda e: (e.seed if seeds is None else seeds.index(e.seed), order.index((e.dataset, e.model, e.recipe)))
+        )
 
     def announce(self) -> None:
         """Say what will be run and how long that should take."""
         kind = "Quick run (a smoke test, not the paper's protocol)" if self.quick else "Table 2"
         runs = len({job.experiment for job in self.work.jobs})
         plan = ", ".join(TITLES[dataset] for dataset in self.datasets)
-        print(f"{kind}: {runs} runs of {self.epochs} epochs in {self.work.settings.runs} ({plan}).")
+        onwards = ", then on until it has converged (the table's last lines say what that means)" if self.to_convergence else ""
+        print(f"{kind}: {runs} runs in {self.work.settings.runs} ({plan}), each to epoch {self.epochs}{onwards}.")
         left = self.work.seconds_left(matmul_gflops())
-        print(f"About {duration(left)} to go on {describe_machine()['summary']}." if left else "All of them are there already.")
-        if self.to_convergence:
-            print("After that, every run goes on until it has converged; the last lines of the table say what that means.")
+        machine = describe_machine()["summary"]
+        print(f"About {duration(left)} to go on {machine}." if self.work.unfinished() else "All of them are there already.")
         sys.stdout.flush()
 
-    def rows(self, runs: Path, seeds: list[int] | None) -> list[dict]:
-        """One row for each model, data set and budget that has results; `seeds=None` takes all that there are."""
-        rows = []
-        for model, recipe in self.variants:
-            for dataset in self.datasets:
-                at_end = "quick" if self.quick else f"{self.epochs} epochs"
-                if model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
-                    at_end = AIR_BUDGET
-                for budget in [at_end, "converged"] if self.to_convergence else [at_end]:
-                    results = []
-                    for seed in read_seeds(runs, model, dataset, recipe) if seeds is None else seeds:
-                        try:
-                            lines = epoch_lines(runs, Experiment(model, dataset, recipe, seed))
-                        except TrainingError:
-                            continue  # `Work` has noted it
-                        if budget == "converged":
-                            results.append(final_result(lines, seed, self.epochs, MODELS[model].convergence))
-                        else:
-                            results.append(result_at(lines, seed, self.epochs))
-                    if any(results):
-                        rows.append(_row(model, dataset, recipe, budget, [result for result in results if result]))
-        return rows
+    def rows(self, runs: Path, experiments: list[Experiment]) -> list[dict]:
+        """One row for each model, recipe, data set and budget that has results."""
+        groups: dict[tuple, list[Result]] = {}
+        for experiment in experiments:
+            try:
+                lines = epoch_lines(runs, experiment)
+            except TrainingError as error:
+                self.work.note(error)
+                continue
+            at_end = "quick" if self.quick else f"{self.epochs} epochs"
+            if experiment.model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
+                at_end = AIR_BUDGET
+            results = {at_end: result_at(lines, experiment.seed, self.epochs)}
+            if self.to_convergence:
+                convergence = MODELS[experiment.model].convergence
+                results["converged"] = final_result(lines, experiment.seed, self.epochs, convergence)
+            for budget, result in results.items():
+                if result:
+                    groups.setdefault((experiment.model, experiment.recipe, experiment.dataset, budget), []).append(result)
+        return sorted((_row(*key, results) for key, results in groups.items()), key=self._place)
+
+    def _place(self, row: dict) -> tuple:
+        """Where in the table a row stands."""
+        variant, dataset = (row["model"], row["recipe"]), self.datasets.index(row["dataset"])
+        return self.variants.index(variant), dataset, row["budget"] == "converged"
 
     def print(self, rows: list[dict], recorded: dict[tuple, dict]) -> None:
         """Print rows next to the published numbers and to the recorded rows, by `_key`."""
         print("\nTable 2" + (" (quick run: too short to compare ELBOs)" if self.quick else ""))
-        side = "recorded" if recorded else ""
         widths = (11, 15 if recorded else 0, 17)
-        accuracy = "".join(f"{name:<{width}}" for name, width in zip(("published", side, "measured"), widths))
+        names = ("published", "recorded" if recorded else "", "recorded" if self.recorded else "measured")
+        accuracy = "".join(f"{name:<{width}}" for name, width in zip(names, widths))
         print(
             f"{'':<12}{'budget':<16}{'count accuracy, %':<{sum(widths)}}{'ELBO, nats':<{sum(widths)}}"
             f"{'epochs':>7}{'train s':>9}{'succeeded':>11}\n{'':<28}{accuracy}{accuracy}"
         )
+        only_recorded = [_row(*key, []) for key in recorded if key not in map(_key, rows)]
+        rows = sorted([*rows, *only_recorded], key=self._place)
         for previous, row in zip([None, *rows], rows):
             if previous is None or (row["model"], row["recipe"]) != (previous["model"], previous["recipe"]):
                 print(title(row["model"], row["recipe"]) + NOTES.get(row["model"], ""))
@@ -153,7 +172,7 @@ class Table:
             print(
                 f"{TITLES[row['dataset']]:<12}{row['budget']:<16}"
                 + "".join(f"{cell:<{width}}" for cell, width in zip(cells, 2 * widths))
-                + f"{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}{succeeded:>11}"
+                + (f"{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}{succeeded:>11}" if row["seeds"] else "")
             )
             before = " " * sum(widths[:2])
             names = ("seeds", "accuracy", "elbo", "epochs_by_seed", "train_seconds", "converged", "collapse")
@@ -179,13 +198,16 @@ class Table:
                     f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is less than {gain:.1%} above that "
                     f"over the {window} before (at most {most} epochs; a row shows the largest number)."
                 )
-        self._print_budget(rows)
+        self._print_budget([row for row in rows if row["seeds"]])
         for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):
             print(f"{TITLES[model]} collapsed, {kind}: {MODELS[model].build.collapse_hints[kind]}.")
         runs = {job.experiment for job in self.work.jobs}
-        missing = {job.experiment for job in self.work.unfinished()}
+        missing = [job.experiment.title for job in self.work.unfinished() if not job.converge]
         if missing:
-            print(f"{len(missing)} of {len(runs)} runs have not got there yet; the same command goes on with them.")
+            print(f"{len(missing)} of {len(runs)} runs have not got to epoch {self.epochs} yet: {'; '.join(missing)}.")
+        going = sum(job.converge for job in self.work.unfinished())
+        if going:
+            print(f"{going} of {len(runs)} runs have not converged yet.")
         for failure in self.work.failures:
             print(f"Failed: {failure}")
 
@@ -208,7 +230,7 @@ class Table:
             )
 
 
-def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Result]) -> dict:
+def _row(model: str, recipe: str, dataset: str, budget: str, results: list[Result]) -> dict:
     return {
         "model": model,
         "dataset": dataset,
@@ -217,7 +239,7 @@ def _row(model: str, dataset: str, recipe: str, budget: str, results: list[Resul
         "seeds": [result.seed for result in results],
         "accuracy": [result.accuracy for result in results],
         "elbo": [result.elbo for result in results],
-        "epochs": max(result.epoch for result in results),
+        "epochs": max((result.epoch for result in results), default=0),
         "epochs_by_seed": [result.epoch for result in results],
         "train_seconds": [result.train_seconds for result in results],
         "converged": [result.converged for result in results],
@@ -230,28 +252,27 @@ def _key(row: dict) -> tuple:
 
 
 def _spread(values: list[float], digits: int) -> str:
+    if not values:
+        return "-"
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def main(argv: list[str] | None = None) -> int:
-    table = Table(parse(argv))
-    recorded = {}
-    code = 0
-    if table.recorded:
-        rows = table.rows(RECORDED, table.seeds)
-        if not rows:
-            raise TrainingError(f"{RECORDED}: no recorded runs of that kind")
-    else:
+    arguments = parse(argv)
+    table = Table(arguments)
+    runs, code = table.work.settings.runs, 0
+    if not (arguments.recorded or arguments.no_train):
         table.announce()
         code = table.work.train()
-        rows = table.rows(table.work.settings.runs, table.seeds)
-        if not table.quick:
-            recorded = {_key(row): row for row in table.rows(RECORDED, None)}
+    rows = table.rows(runs, list(dict.fromkeys(job.experiment for job in table.work.jobs)))
+    recorded = {}
+    if not (arguments.recorded or table.quick):
+        recorded = {_key(row): row for row in table.rows(RECORDED, table.experiments(RECORDED, None))}
     table.print(rows, recorded)
     if table.json:
         _setup.write_json(table.json, {"rows": rows, "recorded": list(recorded.values())})
-    return code
+    return code or (1 if table.work.failures else 0)
 
 
 if __name__ == "__main__":

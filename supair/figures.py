@@ -7,10 +7,11 @@ import numpy as np
 STEP_COLORS = ("tab:red", "tab:green", "tab:blue", "tab:orange", "tab:purple", "tab:cyan", "tab:pink", "tab:olive", "tab:brown")
 
 
-def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | None = None) -> None:
+def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | None = None, occlude: bool = True) -> None:
     """Draw one scene and the outlines of the boxes found, a colour for each step.
 
-    Step 1 is in front: where it covers another step's box, that box's outline is hidden.
+    Step 1 is in front: where it covers another step's box, that box's outline is hidden.  What lies outside of the scene
+    is cut off, so the outline of a box that is larger than the scene runs along its edge.
 
     Args:
       axes: matplotlib axes.
@@ -18,6 +19,7 @@ def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | N
       boxes: [step, 4] (left, top, width, height in pixels); None draws none.
       present: [step] bool, which of them to draw; None: all.
       count: a number for the upper left corner.
+      occlude: False for a model without occlusion (AIR): every outline is drawn whole.
     """
     size = len(image)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0), interpolation="nearest")
@@ -25,9 +27,14 @@ def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | N
     in_front: list[np.ndarray] = []
     for step, box in enumerate([] if boxes is None else np.asarray(boxes)):
         if present is None or present[step]:
+            inset = 0.4  # pixels, so that half of a line is not cut off
+            left, top = np.clip(box[:2], inset, size - inset)
+            right, bottom = np.clip(np.add(box[:2], box[2:]), inset, size - inset)
+            box = np.array([left, top, right - left, bottom - top])
             points = outline(box, in_front)
-            axes.plot(points[:, 0], points[:, 1], color=STEP_COLORS[step % len(STEP_COLORS)], linewidth=1.5)
-            in_front.append(box)
+            axes.plot(*points.T, color=STEP_COLORS[step % len(STEP_COLORS)], linewidth=1.5, zorder=2 + 1 / (1 + step))
+            if occlude:
+                in_front.append(box)
     if count is not None:
         axes.text(2, 2, str(count), color="white", fontsize=8, va="top", bbox={"color": "black", "pad": 1, "alpha": 0.6})
 
@@ -41,5 +48,5 @@ def outline(box: np.ndarray, in_front: list[np.ndarray], points_per_edge: int = 
     points = np.array([left, top]) + unit * np.array([width, height])
     for front in in_front:
         offset = points - front[:2]
-        points[np.all((offset > 0) & (offset < front[2:]), axis=1)] = np.nan
+        points[np.all((offset >= 0) & (offset <= front[2:]), axis=1)] = np.nan
     return points

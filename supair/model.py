@@ -175,28 +175,29 @@ class SuPAIR(keras.Model):
         return tf.reshape(pixels, [self.config.num_steps, -1, size, size])
 
     def reconstruct(self, images, leaf_seed=(0, 0)):
-        """The scenes as the model explains them (paper, Figure 6), [batch, B, B].
+        """The scenes as the model explains them (paper, Figure 6), [batch, B, B] in [0, 1].
 
         The background's most probable explanation, sampled at its leaves (code), behind those of the objects found, the
-        first in front.  Patches are put back exactly where they were cropped, not rounded to whole pixels as in the code.
+        first in front.  What is hidden is filled in.  Patches are put back exactly where they were cropped, not rounded to
+        whole pixels as in the code.
         """
         config = self.config
         description = self.inference(images)
         parts = take_apart(images, description.where_loc, config.patch_size)
-        patches = self.reconstruct_objects(parts)
-        canvas = tf.zeros_like(images)
-        if self.background_spn is not None:
-            observed = tf.gather(tf.transpose(parts.background_maps, [1, 0, 2, 3]), description.count, batch_dims=1)
-            flat = [tf.reshape(values, [-1, config.scene_size**2]) for values in (images, observed)]
-            canvas = tf.reshape(self.background_spn.reconstruct(*flat, leaf_seed), tf.shape(images))
-        for step in reversed(range(config.num_steps)):
+        present = tf.round(description.z_pres)[..., tf.newaxis, tf.newaxis]
+        placed, free = [], []  # of every step: the patch in the scene, and what it leaves of the scene, [batch, B, B]
+        for step, patch in enumerate(tf.unstack(self.reconstruct_objects(parts))):
             width, height, left, top = tf.unstack(description.where_loc[:, step, :, tf.newaxis], axis=1)
             rows, columns = patch_points(top, height, config), patch_points(left, width, config)
-            covered = crop(tf.ones_like(patches[step]), rows, columns) * tf.round(
-                description.z_pres[:, step, tf.newaxis, tf.newaxis]
-            )
-            canvas += covered * (crop(patches[step], rows, columns) - canvas)
-        return canvas
+            placed.append(present[:, step] * crop(patch, rows, columns))
+            free.append(1.0 - present[:, step] * crop(tf.ones_like(patch), rows, columns))
+        canvas = tf.zeros_like(images)
+        if self.background_spn is not None:
+            flat = [tf.reshape(values, [-1, config.scene_size**2]) for values in (images, math.prod(free))]
+            canvas = tf.reshape(self.background_spn.reconstruct(*flat, leaf_seed), tf.shape(images))
+        for patch, around in zip(reversed(placed), reversed(free)):
+            canvas = canvas * around + patch
+        return tf.clip_by_value(canvas, 0.0, 1.0)
 
 
 def patch_points(start, scale, config: ModelConfig):

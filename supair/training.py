@@ -200,11 +200,11 @@ class Evaluator:
 
 
 class Convergence(NamedTuple):
-    """A run has converged when the test ELBO, averaged over `window` epochs, has gained less than the share `gain` of its
-    size over the `window` epochs before them; it ends after `max_epochs` all the same."""
+    """A run has converged when the test ELBO, averaged over `window` epochs, is above that of the `window` epochs before
+    by less than the share `gain` of all it has gained since the first epoch; it ends after `max_epochs` all the same."""
 
     window: int = 5
-    gain: float = 0.004
+    gain: float = 0.01
     max_epochs: int = 100
 
     def reached(self, elbos: list[float]) -> bool:
@@ -212,7 +212,7 @@ class Convergence(NamedTuple):
         if len(elbos) < 2 * self.window:
             return False
         now, before = np.mean(elbos[-self.window :]), np.mean(elbos[-2 * self.window : -self.window])
-        return bool(now - before < self.gain * abs(now))
+        return bool(now - before < self.gain * abs(now - elbos[0]))
 
     def last_epoch(self, elbos: list[float], least: int) -> int | None:
         """The epoch, `least` at the earliest, after which a run ends; None if it goes on."""
@@ -497,8 +497,8 @@ def require_configuration(path: Path, expected: dict[str, Any]) -> None:
         found = json.loads(path.read_text())
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
-    except ValueError as error:
-        raise TrainingError(f"{path}: damaged ({error}); delete the directory to start again") from None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: missing or damaged ({error}); delete the directory to start again") from None
     if different := difference(found, expected):
         raise TrainingError(f"{path}: this directory holds another run ({different}); choose another directory or delete it")
 
@@ -524,7 +524,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text().split("\n")
         parsed = [json.loads(line) for line in lines[:-1]]
-        if not all(isinstance(line, dict) and "step" in line for line in parsed):
+        needed = {"step", "epoch", "train_seconds", "test_accuracy"}
+        if not all(isinstance(line, dict) and needed <= line.keys() for line in parsed):
             raise ValueError("a line that is no measurement")
     except ValueError as error:
         raise TrainingError(f"{path}: damaged ({error})") from None

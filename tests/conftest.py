@@ -26,6 +26,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(data.store, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
     monkeypatch.setattr(experiments, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
     monkeypatch.setattr(experiments.Experiment, "model_config", model_config)
+    for module in (runs, table2):
+        monkeypatch.setattr(module, "RECORDED", tmp_path / "results")
     monkeypatch.setattr(table2, "matmul_gflops", lambda: 100.0)
     monkeypatch.setattr(runs, "matmul_gflops", lambda: 100.0)
     return ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--no-xla"]

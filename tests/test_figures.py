@@ -12,6 +12,7 @@ import record
 import table2
 from matplotlib.figure import Figure
 
+import data
 from data.scenes import MNIST_PATH
 from reproduce import runs
 from reproduce.experiments import Experiment
@@ -38,9 +39,16 @@ def test_boxes_are_drawn_in_the_colours_of_their_steps():
     first, third = axes.lines
     assert (first.get_color(), third.get_color()) == (STEP_COLORS[0], STEP_COLORS[2])
     corners = [first.get_xdata().min(), first.get_ydata().min(), first.get_xdata().max(), first.get_ydata().max()]
-    assert corners == [1, 2, 4, 6] and axes.texts[0].get_text() == "2"
+    assert corners == [1, 2, 4, 6] and first.zorder > third.zorder and axes.texts[0].get_text() == "2"
     hidden = np.isnan(third.get_xdata())
     assert hidden.any() and not hidden.all() and not np.isnan(first.get_xdata()).any()
+
+
+def test_boxes_larger_than_the_scene_run_along_its_edge():
+    axes = Figure().subplots()
+    draw_scene(axes, np.zeros([12, 12]), [(-5, -1, 40, 40), (3, 3, 4, 4)], occlude=False)
+    whole, inner = axes.lines
+    assert whole.get_xdata().min() > 0 and whole.get_xdata().max() < 12 and not np.isnan(inner.get_xdata()).any()
 
 
 def write_log(folder, steps=(1, 2), accuracy=0.5, epochs=None, **more):
@@ -63,18 +71,29 @@ def write_log(folder, steps=(1, 2), accuracy=0.5, epochs=None, **more):
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_curves_are_means_over_all_seeds(tmp_path):
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Logs count without the configurations that belong to them."""
+    monkeypatch.setattr(runs, "check_configuration", lambda *_: None)
+
+
+def test_curves_are_means_over_all_seeds(unchecked, tmp_path, capsys):
     for seed, accuracy in ((0, 0.9), (1, 0.5)):
-        write_log(tmp_path / f"air/sprites/paper/seed{seed}", steps=(10, 20, 30), epochs=(1, 2, 21 - seed), accuracy=accuracy)
+        write_log(tmp_path / f"air/sprites/paper/seed{seed}", steps=(10, 20, 30), epochs=(1, 2, 21), accuracy=accuracy)
+    write_log(tmp_path / "air/sprites/paper/seed2", steps=(10,), accuracy=0.1)  # on its way
+    write_log(tmp_path / "air/sprites/paper/seed3", steps=(10, 20))
+    (tmp_path / "air/sprites/paper/seed3/log.jsonl").write_text("{}\n")
     (tmp_path / "air/sprites/paper/seed1/record.json").write_text('{"seconds_per_step": 0.5, "note": ""}')
     curve = fig5_learning.read_curve(tmp_path, "air", "paper", "sprites")
-    assert curve.epochs.tolist() == [1, 2]  # seed 0's third line is past epoch 20
+    assert curve.epochs.tolist() == [1, 2]  # the third line is past epoch 20
     assert curve.seconds.tolist() == [(30 + 5) / 2, (60 + 10) / 2]  # seed 1 by its record, seed 0 by its clock
-    assert curve.accuracy.tolist() == [[0.9, 0.9], [0.5, 0.5]]
+    assert curve.accuracy.tolist() == [[0.9, 0.9], [0.5, 0.5]] and curve.left_out == [2]
+    assert "seed3/log.jsonl: damaged" in capsys.readouterr().err
+    assert fig5_learning.read_curve(tmp_path, "air", "paper", "sprites", [2]).accuracy.tolist() == [[0.1]]
     assert fig5_learning.read_curve(tmp_path, "supair", "paper", "sprites") is None
 
 
-def test_figure_5_from_recorded_runs(tmp_path, monkeypatch, capsys):
+def test_figure_5_from_recorded_runs(unchecked, tmp_path, monkeypatch, capsys):
     write_log(tmp_path / "results/supair/sprites/paper/seed0", epochs=(1, 20))
     monkeypatch.setattr(runs, "RECORDED", tmp_path / "results")
     assert fig5_learning.main(["--recorded", "--single", "--output", str(tmp_path / "out")]) == 0
@@ -82,21 +101,28 @@ def test_figure_5_from_recorded_runs(tmp_path, monkeypatch, capsys):
     assert made == [f"fig5_learning{against}.{kind}" for against in ("", "_epochs") for kind in ("pdf", "png")]
     missing = capsys.readouterr().err
     assert "not complete: AIR, Grid-MNIST: there is no run" in missing and "SuPAIR, Sprites:" not in missing
-    axes = fig5_learning.draw(tmp_path / "results", "epochs", single=False).axes[1]
+    curves = {
+        (*key, d): fig5_learning.read_curve(tmp_path / "results", *key, d) for key in fig5_learning.CURVES for d in data.DATASETS
+    }
+    axes = fig5_learning.draw(curves, "epochs", single=False).axes[1]
     line = [line for line in axes.lines if line.get_label() == "SuPAIR (1 seed)"][0]
     assert line.get_xdata().tolist() == [1, 20] and line.get_ydata().tolist() == [50, 50]
 
 
-def test_figure_4_shows_the_boxes_of_the_log(small, tmp_path, monkeypatch):
+def test_figure_4_shows_the_boxes_of_the_log(unchecked, small, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "RECORDED", tmp_path / "results")
     options = ["--recorded", "--output", str(tmp_path / "out"), *small]
     for dataset in fig4_progress.DATASETS:
-        write_log(tmp_path / f"results/supair/{dataset}/paper/seed0")
+        write_log(tmp_path / f"results/supair/{dataset}/paper/seed0", range(1, 6), epochs=fig4_progress.EPOCHS)
     assert fig4_progress.main(options) == 0
     assert (tmp_path / "out/fig4_progress.png").stat().st_size > 10_000 and (tmp_path / "out/fig4_progress.pdf").exists()
     settings = Settings(tmp_path / "results", tmp_path / "data", MNIST_PATH)
     panel = fig4_progress.draw(settings, seed=0).subfigs[0].axes[0]
     assert len(panel.lines) == 2  # steps 1 and 3 found something
+    write_log(tmp_path / "results/supair/sprites/paper/seed1", range(1, 3))
+    with pytest.raises(TrainingError, match="supair/sprites/paper/seed1: no boxes near epoch 0.3"):
+        monkeypatch.setattr(fig4_progress, "DATASETS", ("sprites", "multi_mnist"))
+        fig4_progress.draw(settings, seed=1)
 
 
 def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypatch, capsys):
@@ -119,7 +145,7 @@ def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypat
         load_weights(Experiment("air", "noisy_mnist", "paper", 0).build(), tmp_path)
 
 
-def test_shards_do_every_run_once_and_the_last_one_draws(small, tmp_path, monkeypatch, capsys):
+def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_path, monkeypatch, capsys):
     """all.py without training: runs only leave a log."""
     done = []
 
@@ -127,21 +153,27 @@ def test_shards_do_every_run_once_and_the_last_one_draws(small, tmp_path, monkey
         done.append(job)
         folder = settings.runs / job.experiment.path
         if not folder.exists():
-            write_log(folder, steps=range(1, 4), epochs=(1, 20, 21))
+            write_log(folder, range(1, 7), epochs=(*fig4_progress.EPOCHS, 21))
 
     monkeypatch.setattr(runs, "run_apart", run_apart)
-    monkeypatch.setattr(runs, "check_configuration", lambda *_: None)
     monkeypatch.setattr(Job, "is_done", lambda self, folder: self in done)
     monkeypatch.setattr(fig6_noise, "draw", lambda settings, seed: Figure())
     options = [*small, "--output", str(tmp_path / "out")]
     first = run_all.main(["--shard", "1/2", *options])
-    assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not (tmp_path / "out").exists()
+    assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not list((tmp_path / "out").iterdir())
     assert run_all.main(["--shard", "2/2", *options]) == 0
-    assert set(done) == set(run_all.all_jobs()) and len(set(done)) == len(done) == 80 + 60 + 5
+    assert set(done) == {job for jobs in run_all.phases() for job in jobs} and len(set(done)) == len(done) == 80 + 60 + 5
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "fig4_progress.png", "fig5_learning.png", "fig5_learning_epochs.png", "fig6_noise.png",
     }  # fmt: skip
-    assert "Table 2" in capsys.readouterr().out
+    assert "SuPAIR, Poon-Domingos\nMulti-MNIST 20 epochs" in capsys.readouterr().out
+    log = tmp_path / "runs/supair/grid_mnist/paper/seed4/log.jsonl"
+    log.write_text("{}\n")
+    (tmp_path / "runs/supair/sprites/paper/seed0/log.jsonl").unlink()
+    assert run_all.main(options) == 1  # what can be shown, is
+    captured = capsys.readouterr()
+    assert f"error: {log}: damaged" in captured.err and "seed0: no boxes near epoch" in captured.err
+    assert "fig5_learning.png" in captured.out and f"Failed: {log}: damaged" in captured.out
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b"])
@@ -151,13 +183,12 @@ def test_wrong_shards_are_refused(shard, capsys):
     assert "argument --shard: expected K/N" in capsys.readouterr().err
 
 
-def test_recorded_runs_stand_beside_measured_ones(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "results")
-    monkeypatch.setattr(table2, "RECORDED", tmp_path / "results")
-    monkeypatch.setattr(record, "RECORDED", tmp_path / "results")
-    for seed, accuracy in ((0, 0.9), (7, 0.8)):
-        write_log(tmp_path / f"runs/supair/sprites/paper/seed{seed}", accuracy=accuracy)
-    names = [f"supair/sprites/paper/seed{seed}" for seed in (0, 7)]
+def test_recorded_runs_stand_beside_measured_ones(unchecked, small, tmp_path, monkeypatch, capsys):
+    for module in (runs, table2, record):
+        monkeypatch.setattr(module, "RECORDED", tmp_path / "results")
+    for seed, accuracy, steps in ((0, 0.9, (1, 2)), (7, 0.8, (1, 2)), (8, 0.1, (1,))):
+        write_log(tmp_path / f"runs/supair/sprites/paper/seed{seed}", steps, accuracy)
+    names = [f"supair/sprites/paper/seed{seed}" for seed in (0, 7, 8)]
     assert record.main(["--runs", str(tmp_path / "runs"), "--note", "shared", "--seconds-per-step", "0.1", *names]) == 0
     assert json.loads((tmp_path / "results" / names[1] / "record.json").read_text()) == {
         "seconds_per_step": 0.1,
@@ -166,11 +197,29 @@ def test_recorded_runs_stand_beside_measured_ones(small, tmp_path, monkeypatch, 
     options = ["--models", "supair", "--datasets", "sprites", "--epochs", "2"]
     assert table2.main(["--recorded", *options]) == 0
     out = capsys.readouterr().out
-    assert "85.0 ± 7.1" in out and "seed 7" in out and "recorded" not in out.splitlines()[3]
-    monkeypatch.setattr(runs, "check_configuration", lambda *_: None)
+    row = [line for line in out.splitlines() if line.startswith("Sprites")][0]
+    assert "85.0 ± 7.1" in row and row.split()[-4:-2] == ["0", "2"] or row.split()[-5:] == ["2", "0", "0", "of", "2"], row
+    assert "1 of 3 runs have not got to epoch 2 yet: SuPAIR, Sprites, seed 8." in out
     assert table2.main([*options, "--seeds", "0", *small]) == 0
     row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Sprites")][0]
     assert row.split()[3:8] == ["99.2", "85.0", "±", "7.1", "90.0"]
+    assert table2.main([*options, "--no-train", "--seeds", "9", *small]) == 0
+    row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Sprites")][0]
+    assert row.split()[3:] == ["99.2", "85.0", "±", "7.1", "-", "5022", "100", "±", "0", "-"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["/tmp/x"], "expected MODEL/DATASET/RECIPE/seedN, found /tmp/x"),
+        (["../a/b/c"], "expected MODEL/DATASET/RECIPE/seedN"),
+        (["--seconds-per-step", "nan", "air/sprites/paper/seed0"], "expected seconds above 0, found nan"),
+    ],
+)
+def test_wrong_records_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        record.main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_the_recorded_runs_of_this_repository_can_be_read(capsys):

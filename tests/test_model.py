@@ -222,9 +222,18 @@ def test_reconstruction_puts_the_first_object_in_front(background, monkeypatch):
         output.bias.assign([logit] + 8 * [0.0])  # boxes in the middle of their ranges, columns and rows 5.4 .. 9
         scene = model.reconstruct(images).numpy()
         assert scene.shape == (4, 12, 12)
+        assert scene.min() >= 0 and scene.max() <= 1
         if inside is not None:
             np.testing.assert_allclose(scene[:, 6:9, 6:9], inside, rtol=1e-6)
         elif background is None:
             assert np.all(scene == 0)
         assert np.all(scene[:, :4] == 0) == (background is None)
-        assert np.all(np.abs(scene[:, :4]) < 2)
+
+
+def test_reconstruction_has_no_seams(monkeypatch):
+    """White patches on a white background, at places between pixels: white everywhere."""
+    model = SuPAIR(tiny.MODEL, seed=1)
+    monkeypatch.setattr(model, "reconstruct_objects", lambda parts: tf.ones_like(parts.patches))
+    monkeypatch.setattr(model.background_spn, "reconstruct", lambda x, observed, seed: tf.ones_like(x))
+    model.inference.output_layer.bias.assign([9.0, 0.3, -0.2, 0.4, -0.6, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(model.reconstruct(tiny.scenes(4).read(0, 4)), 1.0, rtol=1e-6)

@@ -122,7 +122,13 @@ def test_both_models_and_both_budgets(capsys, tmp_path, monkeypatch):
         folder = settings.runs / experiment.path
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
-            {"step": e, "test_accuracy": e / 100, "test_elbo": e, "train_seconds": e * (2 if experiment.model == "air" else 4)}
+            {
+                "step": e,
+                "epoch": e,
+                "test_accuracy": e / 100,
+                "test_elbo": e,
+                "train_seconds": e * (2 if experiment.model == "air" else 4),
+            }
             for e in range(1, convergence.max_epochs + 1 if convergence else epochs + 1)
         ]
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
