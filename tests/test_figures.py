@@ -153,11 +153,12 @@ def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_p
         done.append(job)
         folder = settings.runs / job.experiment.path
         if not folder.exists():
-            write_log(folder, range(1, 7), epochs=(*fig4_progress.EPOCHS, 21))
+            write_log(folder, range(1, 24), epochs=(0.3, 0.5, *range(1, 22)))
 
     monkeypatch.setattr(runs, "run_apart", run_apart)
     monkeypatch.setattr(Job, "is_done", lambda self, folder: self in done)
     monkeypatch.setattr(fig6_noise, "draw", lambda settings, seed: Figure())
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: path.write_text("a figure"))  # drawing takes long
     options = [*small, "--output", str(tmp_path / "out")]
     first = run_all.main(["--shard", "1/2", *options])
     assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not list((tmp_path / "out").iterdir())
