@@ -195,8 +195,8 @@ class Table:
             for model in dict.fromkeys(row["model"] for row in rows):
                 window, gain, most = MODELS[model].convergence
                 print(
-                    f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is less than {gain:.1%} above that "
-                    f"over the {window} before (at most {most} epochs; a row shows the largest number)."
+                    f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is above that over the {window} "
+                    f"before by less than {gain:.0%} of its gain since epoch 1 (at most {most} epochs; a row shows the largest number)."
                 )
         self._print_budget([row for row in rows if row["seeds"]])
         for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):

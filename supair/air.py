@@ -176,8 +176,8 @@ class AIR(keras.Model):
 
     collapse_hints = {
         "all empty": "the decoder starts too bright (lower decoder_bias), or it is too early",
-        "always N_max": "every window pays for itself: the count prior is too weak (lower count_ratio) or the background needs "
-        "windows, as on Noisy- and Grid-MNIST, where the paper reports the same",
+        "always N_max": "every window pays for itself: several paint one object (initial_pres_logit below 0: the robust recipe), "
+        "the count prior is too weak (lower count_ratio), or the background needs windows, as on the paper's noise sets",
         "all one count": "the baseline may not follow the cost (baseline_learning_rate); or try another seed",
     }
 
