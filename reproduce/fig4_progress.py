@@ -40,8 +40,9 @@ def draw(settings: Settings, seed: int) -> Figure:
             lines.append(line)
         test = settings.load(dataset)["test"]
         images, counts = test.read(0, SCENES), test.counts
+        half.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.9)
         axes = half.subplots(SCENES, len(EPOCHS), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
-        half.suptitle(TITLES[dataset])
+        half.suptitle(TITLES[dataset], y=0.98)
         for column, line in enumerate(lines):
             axes[0, column].set_title(f"t = {line['epoch']:.2g}", fontsize=9)
             for row in range(SCENES):

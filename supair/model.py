@@ -117,9 +117,13 @@ class SuPAIR(keras.Model):
         return -elbo, elbo
 
     def boxes(self, description: SceneDescription):
-        """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where)."""
-        where = description.where_loc
-        return tf.concat([where[..., 2:], self.config.patch_size * where[..., :2]], axis=-1)
+        """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where).
+
+        Edges lie between pixels as in the data's boxes, half a patch pixel outside of the outermost ones' centres.
+        """
+        size, where = self.config.patch_size, description.where_loc
+        pitch = where[..., :2] * (size / (size - 1))  # of the patch's pixels in the scene
+        return tf.concat([where[..., 2:] + 0.5 - pitch / 2, size * pitch], axis=-1)
 
     def evaluate_elbo(self, images, noise) -> Evaluation:
         """The bound with one reparameterised sample of z_where a scene.

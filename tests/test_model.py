@@ -69,12 +69,13 @@ def test_q_where_is_a_diagonal_normal():
     assert np.all(scale <= 0.3) and np.all(loc[..., 2:] <= 0.9 * 12)
 
 
-def test_boxes_are_means_in_pixels():
+def test_boxes_reach_half_a_patch_pixel_beyond_the_outermost_samples():
+    """Patches of 6 x 6: six samples over a width of 3 pixels are 0.6 apart, the first at the centre of column 3, x = 3.5."""
     from supair.inference import SceneDescription
 
     model = SuPAIR(tiny.MODEL)
     description = SceneDescription(None, tf.constant([[[0.5, 0.25, 3.0, 4.0], [1.0, 1.0, 7.0, 8.0]]]), None)
-    np.testing.assert_allclose(model.boxes(description), [[[3, 4, 3, 1.5], [7, 8, 6, 6]]])
+    np.testing.assert_allclose(model.boxes(description), [[[3.2, 4.35, 3.6, 1.8], [6.9, 7.9, 7.2, 7.2]]], rtol=1e-6)
 
 
 def test_fixed_background_by_hand():
