@@ -79,7 +79,7 @@ def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_p
     assert (
         "2 runs" in first
         and "[2/2] SuPAIR, Sprites, seed 3, to epoch 2" in first
-        and "have not got there" not in first
+        and "have not got to" not in first
         and "±" in first
         and "median" in first
     )
@@ -183,7 +183,7 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
     assert table2.main(options) == 130
     captured = capsys.readouterr()
     assert "stopped at step 7" in captured.err
-    assert "1 of 2 runs have not got there yet" in captured.out and "Sprites" in captured.out
+    assert "1 of 2 runs have not got to epoch 1 yet: SuPAIR, Sprites, seed 1." in captured.out
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
