@@ -84,8 +84,10 @@ def settings(arguments: argparse.Namespace):
     """The `Settings` that a script's options ask for."""
     from reproduce.runs import RECORDED, Settings
 
-    runs = RECORDED if getattr(arguments, "recorded", False) else arguments.runs
-    return Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla)
+    recorded, quick = (getattr(arguments, name, False) for name in ("recorded", "quick"))
+    runs = RECORDED if recorded else arguments.runs / "quick" if quick else arguments.runs
+    train = not (recorded or arguments.no_train)
+    return Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla, train=train)
 
 
 def save_figure(figure, path: Path) -> None:

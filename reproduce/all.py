@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     mine = set(list(dict.fromkeys(job.experiment for job in everything))[index - 1 :: number])
     code = 0
     for jobs in phases():
-        work = Work([] if arguments.no_train else [job for job in jobs if job.experiment in mine], settings)
+        work = Work([job for job in jobs if job.experiment in mine], settings)
         code = max(code, work.train())
         if code > 1:  # stopped by a signal
             return code

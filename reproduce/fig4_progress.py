@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     settings = _setup.settings(arguments)
     jobs = [Job(Experiment("supair", dataset, "paper", arguments.seed), PAPER_EPOCHS) for dataset in DATASETS]
-    code = 0 if arguments.recorded or arguments.no_train else Work(jobs, settings).train()
+    code = Work(jobs, settings).train()
     if not code:
         _setup.save_figure(draw(settings, arguments.seed), arguments.output / "fig4_progress")
     return code

@@ -97,11 +97,9 @@ def draw(curves: dict[tuple, Curve | None], against: str, single: bool) -> Figur
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     settings = _setup.settings(arguments)
-    code = 0
-    if not (arguments.recorded or arguments.no_train):
-        seeds = arguments.seeds or PAPER_SEEDS
-        experiments = [Experiment(model, dataset, recipe, s) for s in seeds for dataset in DATASETS for model, recipe in CURVES]
-        code = Work([Job(experiment, PAPER_EPOCHS) for experiment in experiments], settings).train()
+    seeds = arguments.seeds or PAPER_SEEDS
+    experiments = [Experiment(model, dataset, recipe, s) for s in seeds for dataset in DATASETS for model, recipe in CURVES]
+    code = Work([Job(experiment, PAPER_EPOCHS) for experiment in experiments], settings).train()
     curves = {
         (*key, dataset): read_curve(settings.runs, *key, dataset, arguments.seeds) for key in CURVES for dataset in DATASETS
     }

@@ -1,7 +1,7 @@
 """Figure 6: SuPAIR and AIR on noisy and grid scenes, their boxes and their reconstructions.
 
     python reproduce/fig6_noise.py            one seed of both models, trained for 20 epochs as far as that is not done
-    python reproduce/fig6_noise.py --quick    3 epochs in RUNS/quick: a smoke run, some 7 minutes on two cores
+    python reproduce/fig6_noise.py --quick    3 epochs in RUNS/quick: a smoke run
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction; columns: four noisy and
 four grid scenes out of the test sets.  Boxes are red for the first step, then green, then blue; AIR's windows may be larger
@@ -11,7 +11,6 @@ than the scene, and then run along its edge.  Shown is the last checkpoint of a 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 import _setup
 import numpy as np
@@ -35,11 +34,12 @@ def draw(settings: Settings, seed: int) -> Figure:
     axes = figure.subplots(len(ROWS), width, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
     for row, name in enumerate(ROWS):
         axes[row, 0].set_ylabel(name, fontsize=8)
+    without_background = settings.load("multi_mnist")["test"]  # the same scenes
     for half, dataset in enumerate(DATASETS):
         test = settings.load(dataset)["test"]
         chosen = np.flatnonzero(test.counts > 0)[half * COLUMNS : (half + 1) * COLUMNS]  # other scenes in every half
         last = chosen[-1] + 1
-        original = settings.load("multi_mnist")["test"].read(0, last)[chosen]  # the same scenes without background
+        original = without_background.read(0, last)[chosen]
         inputs = test.read(0, last)[chosen]
         columns = axes[:, half * COLUMNS : (half + 1) * COLUMNS]
         found, ages = [], []
@@ -63,11 +63,9 @@ def draw(settings: Settings, seed: int) -> Figure:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     settings = _setup.settings(arguments)
-    epochs = PAPER_EPOCHS
-    if arguments.quick:
-        epochs, settings = QUICK_EPOCHS, dataclasses.replace(settings, runs=settings.runs / "quick")
+    epochs = QUICK_EPOCHS if arguments.quick else PAPER_EPOCHS
     jobs = [Job(Experiment(model, dataset, "paper", arguments.seed), epochs) for dataset in DATASETS for model in MODELS]
-    code = 0 if arguments.no_train else Work(jobs, settings).train()
+    code = Work(jobs, settings).train()
     if not code:
         _setup.save_figure(draw(settings, arguments.seed), arguments.output / "fig6_noise")
     return code

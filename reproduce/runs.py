@@ -48,6 +48,7 @@ class Settings:
     data: Path
     mnist: Path
     compiled: bool = True
+    train: bool = True  # whether to; if not, there are only the runs that there are
 
     def load(self, dataset: str) -> dict[str, data.SceneFile]:
         """A data set, made first if it is not there."""
@@ -113,11 +114,13 @@ class Work:
         return sum(left.values()) / gflops * 1.2  # a fifth for measuring accuracies
 
     def train(self) -> int:
-        """Do everything that is not done.
+        """Do everything that is not done, if the settings say so.
 
         Returns:
           the exit code: 0, 1 if a run failed, or 128 + the signal that stopped it.
         """
+        if not self.settings.train:
+            return 0
         handlers = {number: signal.signal(number, _pass_on) for number in SIGNALS}
         try:
             gflops = matmul_gflops()

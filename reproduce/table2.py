@@ -12,7 +12,6 @@ standard deviations and medians are over all of them.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import sys
 from pathlib import Path
@@ -85,8 +84,6 @@ class Table:
         self.epochs = arguments.epochs or (QUICK_EPOCHS if self.quick else PAPER_EPOCHS)
         self.to_convergence = not self.quick and arguments.epochs is None
         settings = _setup.settings(arguments)
-        if self.quick:
-            settings = dataclasses.replace(settings, runs=settings.runs / "quick")
         experiments = self.experiments(settings.runs, self.seeds)
         jobs = [Job(experiment, self.epochs) for experiment in experiments]
         if self.to_convergence:
@@ -262,12 +259,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     table = Table(arguments)
     runs, code = table.work.settings.runs, 0
-    if not (arguments.recorded or arguments.no_train):
+    if table.work.settings.train:
         table.announce()
         code = table.work.train()
     rows = table.rows(runs, list(dict.fromkeys(job.experiment for job in table.work.jobs)))
     recorded = {}
-    if not (arguments.recorded or table.quick):
+    if not (table.recorded or table.quick):
         recorded = {_key(row): row for row in table.rows(RECORDED, table.experiments(RECORDED, None))}
     table.print(rows, recorded)
     if table.json:
