@@ -11,6 +11,10 @@ import tensorflow as tf
 
 from rat_spn.region_graph import RegionGraph
 
+# The leaves expand (x - mean)² into a product with (x², x, 1), whose terms nearly cancel.  TensorFloat-32, which GPUs use
+# for float32 products if they may, keeps 10 bits of them: whole nats of a scene's density would be rounding.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
 
 def _initializer(stddev: float, seed: int):
     return keras.initializers.TruncatedNormal(stddev=stddev, seed=seed)
@@ -44,9 +48,10 @@ class GaussianLeaves(keras.layers.Layer):
         self.regions = [graph.regions[region] for region in graph.leaves]
         self.num_members = sum(len(scope) for scope in self.regions)
         # Where each member stands in the dense [D, regions] table, and which member stands at each of its places.
-        self._place_of_member = np.concatenate([scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)])
-        self._member_at_place = np.full(self.num_variables * len(self.regions), self.num_members)
-        self._member_at_place[self._place_of_member] = np.arange(self.num_members)
+        place_of_member = np.concatenate([scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)])
+        member_at_place = np.full(self.num_variables * len(self.regions), self.num_members)
+        member_at_place[place_of_member] = np.arange(self.num_members)
+        self.places = place_of_member, member_at_place
         self._seed = seed
 
     def build(self, input_shape=None):
@@ -62,13 +67,14 @@ class GaussianLeaves(keras.layers.Layer):
 
     def dense(self, member_values):
         """Spread [members, K] to [D, regions * K], zero where a variable is not in a region."""
+        place_of_member, member_at_place = self.places
 
         @tf.custom_gradient
         def spread(values):
-            places = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), self._member_at_place)
+            places = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), member_at_place)
 
             def grad(upstream):  # the map is one to one, so its adjoint is a gather too (a scatter would be slow)
-                return tf.gather(tf.reshape(upstream, [-1, self.num_components]), self._place_of_member)
+                return tf.gather(tf.reshape(upstream, [-1, self.num_components]), place_of_member)
 
             return tf.reshape(places, [self.num_variables, -1]), grad
 

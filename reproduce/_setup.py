@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+TOGETHER_ON_GPU = 10
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # scripts train in processes of their own, beside this one
 
@@ -39,8 +40,20 @@ def add_places(arguments: argparse.ArgumentParser) -> None:
 def add_training(arguments: argparse.ArgumentParser) -> None:
     """The options of every script that trains."""
     arguments.add_argument("--no-train", action="store_true", help="train nothing; use the runs that there are")
+    arguments.add_argument(
+        "--together",
+        type=_positive,
+        metavar="N",
+        help="train up to N seeds at once in one compiled step (default: 10 on a GPU, otherwise 1: there it gains nothing)",
+    )
     arguments.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower; for debugging)")
     add_places(arguments)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
+    return int(text)
 
 
 def add_recorded(arguments: argparse.ArgumentParser) -> None:
@@ -83,11 +96,13 @@ class Distinct(argparse.Action):
 def settings(arguments: argparse.Namespace):
     """The `Settings` that a script's options ask for."""
     from reproduce.runs import RECORDED, Settings
+    from supair.hardware import has_gpu
 
     recorded, quick = (getattr(arguments, name, False) for name in ("recorded", "quick"))
     runs = RECORDED if recorded else arguments.runs / "quick" if quick else arguments.runs
     train = not (recorded or arguments.no_train)
-    return Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla, train=train)
+    together = arguments.together or (TOGETHER_ON_GPU if has_gpu() else 1)
+    return Settings(runs, arguments.data, arguments.mnist, compiled=not arguments.no_xla, train=train, together=together)
 
 
 def save_figure(figure, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data import SIZES
 from supair.air import AIR
-from supair.config import AIR_EPOCHS, AirConfig, ModelConfig, TrainingConfig, air_training, paper_model, robust_air
+from supair.config import AIR_EPOCHS, AirConfig, ModelConfig, TrainingConfig, air_training, paper_model, robust_air, robust_model
 from supair.model import SuPAIR
 from supair.training import Convergence
 
@@ -28,12 +28,15 @@ class Model(NamedTuple):
     step_gflop: float
 
 
-def _supair(title: str, step_gflop: float, **changes) -> Model:
-    return Model(title, SuPAIR, {"paper": partial(paper_model, **changes)}, TrainingConfig, Convergence(), 45, step_gflop)
+def _supair(title: str, step_gflop: float, robust: bool = False, **changes) -> Model:
+    recipes = {"paper": partial(paper_model, **changes)}
+    if robust:
+        recipes["robust"] = partial(robust_model, **changes)
+    return Model(title, SuPAIR, recipes, lambda seed: TrainingConfig(seed=seed), Convergence(), 45, step_gflop)
 
 
 MODELS = {
-    "supair": _supair("SuPAIR", 18.0),
+    "supair": _supair("SuPAIR", 18.0, robust=True),
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
     "air": Model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -32,6 +33,7 @@ from supair.training import (
     read_log,
     require_configuration,
     run_configuration,
+    train,
     write_whole,
 )
 
@@ -49,6 +51,7 @@ class Settings:
     mnist: Path
     compiled: bool = True
     train: bool = True  # whether to; if not, there are only the runs that there are
+    together: int = 1  # how many seeds to train at once, in one compiled step
 
     def load(self, dataset: str) -> dict[str, data.SceneFile]:
         """A data set, made first if it is not there."""
@@ -65,6 +68,10 @@ class Job(NamedTuple):
     @property
     def convergence(self) -> Convergence | None:
         return MODELS[self.experiment.model].convergence if self.converge else None
+
+    def goes_with(self, other: Job) -> bool:
+        """Whether the two differ in nothing but their seeds, so that they can be trained together."""
+        return other._replace(experiment=dataclasses.replace(other.experiment, seed=self.experiment.seed)) == self
 
     def is_done(self, runs: Path) -> bool:
         """Whether the log says so.
@@ -122,19 +129,23 @@ class Work:
         if not self.settings.train:
             return 0
         handlers = {number: signal.signal(number, _pass_on) for number in SIGNALS}
+        tried: set[Job] = set()
         try:
             gflops = matmul_gflops()
             for number, job in enumerate(self.jobs):
-                if self._is_done(job):
+                if job in tried or self._is_done(job):
                     continue
+                together = [other for other in self.jobs[number:] if job.goes_with(other) and not self._is_done(other)]
+                together = together[: self.settings.together]
+                tried.update(together)
                 length = "until converged" if job.converge else f"to epoch {job.epochs}"
                 print(
-                    f"[{number + 1}/{len(self.jobs)}] {job.experiment.title}, {length}; "
+                    f"[{number + 1}/{len(self.jobs)}] {_title(together)}, {length}; "
                     f"all together about {duration(self.seconds_left(gflops, number))} to go",
                     flush=True,
                 )
                 try:
-                    run_apart(job, self.settings)
+                    run_apart(together, self.settings)
                 except TrainingError as error:
                     self.note(error)
         except Interrupted as interrupt:
@@ -171,16 +182,22 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def run_apart(job: Job, settings: Settings) -> None:
+def _title(jobs: list[Job]) -> str:
+    """What jobs that go together are about."""
+    title = jobs[0].experiment.title
+    return title if len(jobs) == 1 else f"{title} and {', '.join(str(job.experiment.seed) for job in jobs[1:])}"
+
+
+def run_apart(jobs: list[Job], settings: Settings) -> None:
     """`run` in a process of its own if it compiles, because TensorFlow never frees a compiled step's 130 MB."""
     if not settings.compiled:
-        run(job, settings)
+        run(jobs, settings)
         return
     try:
-        call_apart(run, job, settings)
+        call_apart(run, jobs, settings)
     except concurrent.futures.process.BrokenProcessPool:
         raise TrainingError(
-            f"{settings.runs / job.experiment.path}: its process ended unexpectedly (killed, or out of memory); "
+            f"{settings.runs / jobs[0].experiment.path}: its process ended unexpectedly (killed, or out of memory); "
             "start again to resume"
         ) from None
 
@@ -237,29 +254,34 @@ def _identity(experiment: Experiment, checksum: str | None) -> dict[str, Any]:
     }
 
 
-def run(job: Job, settings: Settings) -> None:
-    """Train one job's run, as far as that is not done yet; `sessions.jsonl` says what machine and version did it.
+def run(jobs: list[Job], settings: Settings) -> None:
+    """Train the runs of jobs that go together, as far as that is not done yet.
+
+    A run's `sessions.jsonl` says what machine and version did it, and how many runs shared its clock.
 
     Raises:
-      DataError, TrainingError, Interrupted: see `data.load` and `supair.training.Run`.
+      DataError, TrainingError, Interrupted: see `data.load`, `supair.training.Run` and `supair.training.train`.
     """
-    experiment = job.experiment
-    scenes = settings.load(experiment.dataset)
-    training = Run(
-        directory=settings.runs / experiment.path,
-        model=experiment.build(),
-        config=experiment.training_config(),
-        data=scenes,
-        identity=_identity(experiment, scenes["train"].checksum),
-        compiled=settings.compiled,
-    )
-    with training:
-        _note_session(settings.runs / experiment.path / "sessions.jsonl", training.step)
-        training.train(job.epochs, job.convergence, description=experiment.title)
+    scenes = settings.load(jobs[0].experiment.dataset)
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for experiment, *_ in jobs:
+            run = Run(
+                directory=settings.runs / experiment.path,
+                model=experiment.build(),
+                config=experiment.training_config(),
+                data=scenes,
+                identity=_identity(experiment, scenes["train"].checksum),
+                compiled=settings.compiled,
+            )
+            runs.append(stack.enter_context(run))
+            _note_session(settings.runs / experiment.path / "sessions.jsonl", run.step, len(jobs))
+        train(runs, jobs[0].epochs, jobs[0].convergence, description=_title(jobs))
 
 
-def _note_session(path: Path, step: int) -> None:
-    session = {"step": step, "date": datetime.date.today().isoformat(), "commit": commit(), **describe_machine()}
+def _note_session(path: Path, step: int, together: int) -> None:
+    session = {"step": step, "date": datetime.date.today().isoformat(), "commit": commit(), "together": together}
+    session |= describe_machine()
     try:
         before = path.read_text() if path.exists() else ""
         write_whole(path, before + json.dumps(session) + "\n")

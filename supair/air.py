@@ -207,6 +207,8 @@ class AIR(keras.Model):
         """The variables of the baseline, which only its own loss trains, at its own learning rate."""
         return [*self.baseline_lstm.trainable_variables, *self.baseline_head.trainable_variables]
 
+    elbo_terms = AirElbo._fields
+
     @property
     def noise_size(self) -> int:
         """Standard normal numbers that a step of a scene needs: one for z_pres, the rest for z_where and z_what."""
@@ -322,7 +324,7 @@ class AIR(keras.Model):
         """`_infer` without noise: the likelier value of every z_pres, and means."""
         return self._infer(images, tf.zeros([tf.shape(images)[0], self.config.num_steps, self.noise_size], self.compute_dtype))
 
-    def training_loss(self, images, noise):
+    def training_loss(self, images, noise, step=0):
         """The loss whose gradient trains guide, decoder and baseline, and the mean ELBO; both scalars.
 
         z_where and z_what are reparameterised.  The gradient by q(z_pres_t) is the score function's,

@@ -6,8 +6,11 @@ what the paper leaves open.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
+
+import tensorflow as tf
 
 
 class ConfigError(ValueError):
@@ -66,6 +69,27 @@ def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **ch
 
 
 @dataclass(frozen=True)
+class WarmUp:
+    """The first `steps` training steps, in which no z_pres counts as certain.
+
+    A step whose z_pres falls to 0 before its boxes and the object model mean anything never comes back, because its
+    q(N >= i) is the weight of their gradients.  So training begins with z_pres' = d + (1 - 2 d) z_pres, where the doubt d
+    falls linearly from its start to 0: every step finds an object often enough to learn what one looks like.
+    """
+
+    start: float = 0.2
+    steps: int = 1200
+
+    def __post_init__(self):
+        _require(0 < self.start <= 0.5, "a start above 0 and at most 0.5", self.start)
+        _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
+
+    def doubt(self, step, dtype):
+        """d after a number of training steps, a scalar tensor."""
+        return self.start * tf.nn.relu(1.0 - tf.cast(step, dtype) / self.steps)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """SuPAIR (paper, section 3).  Lengths are in scene pixels."""
 
@@ -88,6 +112,7 @@ class ModelConfig:
     object: SpnConfig = field(default_factory=object_spn)
     background: SpnConfig | None = field(default_factory=background_spn)  # None: the fixed background below
     fixed_background_scale: float = 0.35  # "w/o bg", Figure 5: N(0, scale²) on every background pixel (code)
+    warm_up: WarmUp | None = None  # None: the paper's objective from the first step on; see `robust_model`
 
     def __post_init__(self):
         for name in ("scene_size", "patch_size", "num_steps", "lstm_units", "hidden_units"):
@@ -113,6 +138,7 @@ class ModelConfig:
             "background to be an SpnConfig or None",
             self.background,
         )
+        _require(self.warm_up is None or isinstance(self.warm_up, WarmUp), "warm_up to be a WarmUp or None", self.warm_up)
         _require(self.position_max <= 1, "position_max of at most 1", self.position_max)
 
 
@@ -245,3 +271,8 @@ def paper_model(dataset: str, structure: str = "random", background: bool = True
         object=object_spn(*object_variances, structure=structure),
         background=background_spn(*background_variances, structure=structure) if background else None,
     )
+
+
+def robust_model(dataset: str) -> ModelConfig:
+    """The paper's settings with a warm-up, with which every seed learns."""
+    return dataclasses.replace(paper_model(dataset), warm_up=WarmUp())

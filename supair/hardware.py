@@ -10,6 +10,10 @@ from pathlib import Path
 import tensorflow as tf
 
 
+def has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def describe_machine() -> dict[str, str]:
     """The processor or GPU, the number of cores, and versions."""
     info = Path("/proc/cpuinfo")

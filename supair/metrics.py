@@ -19,8 +19,8 @@ def count_confusion(true_counts: np.ndarray, counts: np.ndarray, num_steps: int)
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of all pairs of boxes (left, top, width, height): [m, 4] and [n, 4] to [m, n]."""
-    first, second = np.asarray(first)[:, None], np.asarray(second)[None]
+    """Intersection over union of all pairs of boxes (left, top, width, height): [..., m, 4] and [..., n, 4] to [..., m, n]."""
+    first, second = np.asarray(first)[..., :, None, :], np.asarray(second)[..., None, :, :]
     corner = np.maximum(first[..., :2], second[..., :2])
     opposite = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
     intersection = np.prod(np.maximum(opposite - corner, 0), axis=-1)
@@ -28,27 +28,23 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return intersection / np.maximum(union, np.finfo(float).tiny)
 
 
-def mean_matched_iou(true_boxes: list[np.ndarray], boxes: list[np.ndarray]) -> float:
+def mean_matched_iou(true_boxes: np.ndarray, true_counts: np.ndarray, boxes: np.ndarray, present: np.ndarray) -> float:
     """Mean IoU over the pairs of the best one-to-one match in every scene; nan if no scene has a pair.
 
     Objects without a partner do not count here: they are errors of the count.
-    """
-    matched = []
-    for true, found in zip(true_boxes, boxes):
-        if len(true) and len(found):
-            iou = box_iou(true, found)
-            matched.extend(iou[linear_sum_assignment(-iou)])
-    return float(np.mean(matched)) if matched else float("nan")
-
-
-def present_boxes(z_pres: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
-    """For every scene the boxes [objects, 4] of the steps that found an object, that is whose z_pres rounds to 1.
 
     Args:
-      z_pres: [scenes, steps].
+      true_boxes: [scenes, objects, 4], of which each scene's first `true_counts` are there.
+      true_counts: [scenes].
       boxes: [scenes, steps, 4].
+      present: [scenes, steps], which of the boxes are there.
     """
-    return [scene[present] for scene, present in zip(np.asarray(boxes), np.round(z_pres) == 1)]
+    matched = []
+    for iou, count, there in zip(box_iou(true_boxes, boxes), true_counts, np.asarray(present, bool)):
+        if count and there.any():
+            iou = iou[:count, there]
+            matched.extend(iou[linear_sum_assignment(iou, maximize=True)])
+    return float(np.mean(matched)) if matched else float("nan")
 
 
 COLLAPSE_SHARE = 0.95

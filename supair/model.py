@@ -79,6 +79,7 @@ class SuPAIR(keras.Model):
 
     noise_size = 4  # standard normal numbers that a step of a scene needs, for z_where
     baseline_variables = ()
+    elbo_terms = Elbo._fields
     collapse_hints = {
         "all empty": "the first step's z_pres fell to 0 before its box meant anything; not every run recovers, try another seed",
         "always N_max": "the background model explains too little, or nothing (background=None)",
@@ -111,9 +112,20 @@ class SuPAIR(keras.Model):
     def call(self, images) -> SceneDescription:
         return self.inference(images)
 
-    def training_loss(self, images, noise):
-        """The negative mean ELBO, whose gradient is the training step, and the mean ELBO; both scalars."""
-        elbo = tf.reduce_mean(self.evaluate_elbo(images, noise).elbo.total)
+    def training_loss(self, images, noise, step=0):
+        """The negative mean ELBO, whose gradient is the training step, and the mean ELBO; both scalars.
+
+        During a warm-up (`ModelConfig.warm_up`) both are of a description that doubts every z_pres.
+
+        Args:
+          images, noise: as in `evaluate_elbo`.
+          step: training steps made so far.
+        """
+        description = self.inference(images)
+        if self.config.warm_up is not None:
+            doubt = self.config.warm_up.doubt(step, description.z_pres.dtype)
+            description = description._replace(z_pres=doubt + (1.0 - 2.0 * doubt) * description.z_pres)
+        elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo
 
     def boxes(self, description: SceneDescription):
@@ -132,8 +144,10 @@ class SuPAIR(keras.Model):
           images: [batch, scene_size, scene_size] in [0, 1].
           noise: [batch, step, 4], standard normal; zeros put the boxes at q's mean.
         """
+        return self._evaluate(images, self.inference(images), noise)
+
+    def _evaluate(self, images, description: SceneDescription, noise) -> Evaluation:
         config = self.config
-        description = self.inference(images)
         z_where = description.where_loc + description.where_scale * noise
         parts = take_apart(images, z_where, config.patch_size)
         log_p_objects = self.log_p_objects(parts) * z_where[..., 0] * z_where[..., 1]  # equation 7

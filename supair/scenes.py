@@ -21,6 +21,7 @@ class InMemoryScenes:
 
     def __init__(self, images, counts=None, boxes=None):
         self.images = check_images(images)
+        self.white = 255 if self.images.dtype == np.uint8 else 1
         size = len(self.images)
         self.counts = np.zeros(size, np.int64) if counts is None else np.asarray(counts)
         most = int(np.max(self.counts, initial=0)) if self.counts.dtype.kind in "iu" else 0
@@ -36,7 +37,7 @@ class InMemoryScenes:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Scenes start .. stop-1 as float32 in [0, 1]."""
         images = self.images[start:stop]
-        return images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
+        return images.astype(np.float32) / np.float32(self.white)
 
 
 def require_side(images, side: int) -> None:

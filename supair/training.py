@@ -6,6 +6,7 @@ A run directory holds `config.json` (everything that decides the run), `log.json
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -27,15 +28,17 @@ from tqdm import tqdm
 from supair import metrics
 from supair.air import AIR
 from supair.config import ConfigError, TrainingConfig
+from supair.hardware import has_gpu
 from supair.model import SuPAIR
+from supair.together import Together, stack, unstack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a run with its state saved
 CHECKPOINTS = "checkpoints"  # folder of a run
-STEPS_PER_CALL = 10  # training steps that one call of the compiled function makes
-CHECKPOINT_SECONDS = 60  # longest time between two checkpoints
+STEPS_PER_CALL = {"CPU": 10, "GPU": 50}  # training steps that one call of the compiled function makes
+CHECKPOINT_SECONDS = 60  # time between two checkpoints
 EVALUATION_BATCH = 250
 EXAMPLES = 10  # first test scenes whose boxes are in the log, so that Figure 4 can be drawn from it
-NOT_FINITE_HINT = "Try a lower learning rate or, for SuPAIR, larger minimum variances"
+_KEPT = "the last good checkpoint is kept. Try a lower learning rate or, for SuPAIR, larger minimum variances"
 EVALUATION_SEED = 2**31  # noise on the test set, the same at every evaluation; above every run's seed
 
 
@@ -74,7 +77,7 @@ class Optimizer:
       ConfigError: if the model has a baseline and the configuration has no learning rate for it, or the reverse.
     """
 
-    def __init__(self, model: SuPAIR | AIR, config: TrainingConfig):
+    def __init__(self, model: SuPAIR | AIR | Together, config: TrainingConfig):
         baseline = {id(variable) for variable in model.baseline_variables}
         if bool(baseline) != (config.baseline_learning_rate is not None):
             raise ConfigError(
@@ -92,7 +95,11 @@ class Optimizer:
     @property
     def step(self) -> int:
         """Training steps made so far."""
-        return int(self._groups[0][0].iterations)
+        return int(self.iterations)
+
+    @property
+    def iterations(self) -> keras.Variable:
+        return self._groups[0][0].iterations
 
     @property
     def variables(self) -> list:
@@ -104,95 +111,135 @@ class Optimizer:
             adam.apply([gradients[k] for k in places], [variables[k] for k in places])
 
 
-def make_train_steps(model: SuPAIR | AIR, optimizer: Optimizer, compiled: bool = True):
+def make_train_steps(model: SuPAIR | AIR | Together, optimizer: Optimizer, batch_size: int, white: int, compiled: bool = True):
     """The training step, several times in one call.
 
+    Args:
+      model, optimizer: what to train, and how.
+      batch_size: scenes in a step.
+      white: the value of white in the images.
+      compiled: whether to compile with XLA.
+
     Returns:
-      a function (images [steps, batch, B, B], noise [steps, batch, N_max, noise_size], number) -> mean ELBO of each
-      step [steps], which makes the first `number` of the steps.  A loop inside one call keeps Python out of the way, and
-      its memory is allocated once for all of them.  The optimizer counts the steps.
+      a function (images [steps * batch, B, B], noise [steps, member, batch, N_max, noise_size], first, last) -> mean
+      ELBOs [steps, member], which makes the steps from `first` to before `last`.  A model alone counts as one member.  A loop
+      inside one call keeps Python out of the way, and its memory is allocated once for all steps.
     """
 
     def train_step(images, noise):
-        with tf.GradientTape() as tape:
-            loss, elbo = model.training_loss(images, noise)
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return elbo
+        step = tf.convert_to_tensor(optimizer.iterations)
+        if isinstance(model, Together):
+            gradients, elbos = model.map(_gradients, (images, step), (noise,))
+        else:
+            gradients, elbo = _gradients(model, images, step, noise[0])
+            elbos = elbo[tf.newaxis]
+        optimizer.apply(gradients, model.trainable_variables)
+        return elbos
 
     @tf.function(jit_compile=compiled, autograph=False)
-    def train_steps(images, noise, number):
-        def body(step, elbos):
-            return step + 1, elbos.write(step, train_step(images[step], noise[step]))
+    def train_steps(images, noise, first, last):
+        images = tf.reshape(images, [-1, batch_size, *images.shape[1:]])
 
-        elbos = tf.TensorArray(tf.float32, size=images.shape[0], element_shape=[])
-        _, elbos = tf.while_loop(lambda step, _: step < number, body, [0, elbos])
+        def body(step, elbos):
+            return step + 1, elbos.write(step, train_step(_grey(images[step], white), noise[step]))
+
+        elbos = tf.TensorArray(tf.float32, size=noise.shape[0], element_shape=[noise.shape[1]])
+        _, elbos = tf.while_loop(lambda step, _: step < last, body, [first, elbos])
         return elbos.stack()
 
     return train_steps
 
 
+def _gradients(model: SuPAIR | AIR, images, step, noise):
+    """The gradients of the training loss by all trainable variables, and the mean ELBO."""
+    weights = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        loss, elbo = model.training_loss(images, noise, step)
+    return tape.gradient(loss, weights), elbo
+
+
+def _grey(images, white: int):
+    """Grey levels as the models want them, float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / float(white)
+
+
+def _describe(model: SuPAIR | AIR, images):
+    """z_pres and boxes of every step, [batch, step, 5]."""
+    description = model(images)
+    return tf.concat([description.z_pres[..., tf.newaxis], model.boxes(description)], axis=-1)
+
+
+def _elbo_terms(model: SuPAIR | AIR, images, noise):
+    return tf.stack(list(model.evaluate_elbo(images, noise).elbo))  # [term, batch]
+
+
 class Evaluator:
-    """Measures a model on the test set.
+    """Measures a model, or several together, on the test set; every result is a list with one for each member.
 
     Args:
-      model: the model.
-      scenes: has `read(start, stop)`, `counts`, `boxes` and a length.
+      model: what to measure.
+      scenes: has `images`, `white`, `counts`, `boxes` and a length.
       compiled: whether to compile with XLA.
     """
 
-    def __init__(self, model: SuPAIR | AIR, scenes, compiled: bool = True):
+    def __init__(self, model: SuPAIR | AIR | Together, scenes, compiled: bool = True):
         self.model, self.scenes = model, scenes
+        self._batch = min(EVALUATION_BATCH, len(scenes))
+        self._starts = range(0, len(scenes), self._batch)
+        missing = len(self._starts) * self._batch - len(scenes)  # so that the last batch has the same shape
+        images = np.pad(scenes.images[:], [(0, missing), (0, 0), (0, 0)])
+        self._images = tf.constant(images.reshape(-1, self._batch, *images.shape[1:]))  # [batches, batch, B, B]
 
-        @tf.function(jit_compile=compiled, autograph=False)
-        def describe(images):
-            description = model(images)
-            return description.z_pres, model.boxes(description), description.count
+        def batch_by_batch(function):
+            def of_batch(inputs):
+                images, *others = inputs
+                arguments = (_grey(images, scenes.white), *others)
+                return model.map(function, arguments) if isinstance(model, Together) else function(model, *arguments)[tf.newaxis]
 
-        @tf.function(jit_compile=compiled, autograph=False)
-        def evaluate(images, noise):
-            return model.evaluate_elbo(images, noise).elbo
+            @tf.function(jit_compile=compiled, autograph=False)
+            def of_all(*inputs):
+                return tf.map_fn(of_batch, inputs, fn_output_signature=tf.float32)
 
-        self._describe, self._evaluate = describe, evaluate
+            return of_all
 
-    def _batches(self):
-        for start in range(0, len(self.scenes), EVALUATION_BATCH):
-            images = self.scenes.read(start, min(start + EVALUATION_BATCH, len(self.scenes)))
-            size = len(images)
-            if size < EVALUATION_BATCH:  # the same shape for the last one, or it would be compiled again
-                images = np.pad(images, [(0, EVALUATION_BATCH - size), (0, 0), (0, 0)])
-            yield start, size, images
+        self._describe, self._evaluate = batch_by_batch(_describe), batch_by_batch(_elbo_terms)
 
-    def accuracy(self) -> float:
-        """Count accuracy on the whole test set."""
-        counts = [self._describe(images)[2][:size] for _, size, images in self._batches()]
-        return metrics.count_accuracy(self.scenes.counts, np.concatenate(counts))
+    def _described(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of every member z_pres [scenes, step], boxes [scenes, step, 4] and counts [scenes]."""
+        found = np.moveaxis(self._describe(self._images).numpy(), 1, 0)  # [member, batches, batch, step, 5]
+        found = found.reshape(len(found), -1, *found.shape[3:])[:, : len(self.scenes)]
+        return [(of[..., 0], of[..., 1:], np.sum(np.round(of[..., 0]) == 1, axis=1)) for of in found]
 
-    def examples(self) -> dict[str, Any]:
-        """z_pres [scene, step] and boxes [scene, step, 4] (pixels) for the first test scenes, rounded, as lists."""
-        z_pres, boxes, _ = self._describe(next(self._batches())[2])
-        number = min(EXAMPLES, len(self.scenes))
-        return {
-            "z_pres": np.round(z_pres[:number].numpy().astype(float), 3).tolist(),
-            "boxes": np.round(boxes[:number].numpy().astype(float), 2).tolist(),
-        }
+    def quick(self, examples: bool = False) -> list[dict[str, Any]]:
+        """Count accuracies and, if asked for, z_pres and boxes (pixels) of the first test scenes, rounded."""
+        return [self._quick(*described, examples) for described in self._described()]
 
-    def full(self) -> dict[str, Any]:
-        """Count accuracy and confusion, mean IoU of matched boxes, and the ELBO with its terms (means, nats)."""
-        counts, boxes, terms = [], [], []
-        for start, size, images in self._batches():
-            z_pres, found, count = self._describe(images)
-            elbo = self._evaluate(images, sample_noise(self.model, EVALUATION_SEED, start, EVALUATION_BATCH))
-            counts.append(count[:size])
-            boxes += metrics.present_boxes(z_pres, found)[:size]
-            terms.append(np.stack([term[:size] for term in elbo]))
-        counts, terms = np.concatenate(counts), np.concatenate(terms, axis=1).mean(axis=1, dtype=float)
-        true_boxes = [boxes_[:count] for boxes_, count in zip(self.scenes.boxes, self.scenes.counts)]
-        iou = metrics.mean_matched_iou(true_boxes, boxes)
+    def _quick(self, z_pres, boxes, counts, examples: bool) -> dict[str, Any]:
+        measured = {"test_accuracy": metrics.count_accuracy(self.scenes.counts, counts)}
+        if examples:
+            measured["test_examples"] = {
+                "z_pres": np.round(z_pres[:EXAMPLES].astype(float), 3).tolist(),
+                "boxes": np.round(boxes[:EXAMPLES].astype(float), 2).tolist(),
+            }
+        return measured
+
+    def full(self) -> list[dict[str, Any]]:
+        """Besides these, the confusion of counts, the mean IoU of matched boxes, and the ELBO's terms (means, nats)."""
+        noise = [sample_noise(self.model, EVALUATION_SEED, start, self._batch) for start in self._starts]
+        terms = self._evaluate(self._images, np.stack(noise)).numpy()  # [batches, member, term, batch]
+        terms = np.transpose(terms, [1, 2, 0, 3]).reshape(terms.shape[1], terms.shape[2], -1)[..., : len(self.scenes)]
+        return [
+            self._full(*described, of_member) for described, of_member in zip(self._described(), terms.mean(axis=-1, dtype=float))
+        ]
+
+    def _full(self, z_pres, boxes, counts, terms) -> dict[str, Any]:
+        iou = metrics.mean_matched_iou(self.scenes.boxes, self.scenes.counts, boxes, np.round(z_pres) == 1)
         confusion = metrics.count_confusion(self.scenes.counts, counts, self.model.config.num_steps)
         return {
-            "test_accuracy": metrics.count_accuracy(self.scenes.counts, counts),
+            **self._quick(z_pres, boxes, counts, examples=True),
             "test_elbo": float(terms.sum()),
-            "test_elbo_terms": dict(zip(elbo._fields, map(float, terms))),
+            "test_elbo_terms": dict(zip(self.model.elbo_terms, map(float, terms))),
             "test_confusion": confusion,
             "test_collapse": metrics.collapse(confusion),
             "test_mean_iou": None if np.isnan(iou) else iou,  # NaN is no JSON
@@ -257,15 +304,11 @@ class Run:
         for part, scenes in self.data.items():
             if scenes.images.shape[1:] != (side, side):
                 raise ConfigError(f"expected {part} scenes of {side} x {side} pixels, found {scenes.images.shape[1:]}")
-        self._signal: int | None = None
         self._collapse: str | None = None  # the kind last warned of
-        self._saved_at = time.monotonic()
         self._claim_directory()
         self.optimizer = Optimizer(self.model, self.config)
         # Training seconds so far, and the sum of the ELBOs since the last log line.
         self._clock, self._elbo_sum = (tf.Variable(0.0, dtype=tf.float64, trainable=False) for _ in range(2))
-        self._train_steps = make_train_steps(self.model, self.optimizer, self.compiled)
-        self.evaluator = Evaluator(self.model, self.data["test"], self.compiled)
         self._restore()
 
     def __enter__(self) -> Run:
@@ -284,90 +327,39 @@ class Run:
         return [line for line in read_log(self._log_path) if line["step"] % self.steps_per_epoch == 0]
 
     def train(self, epochs: int, convergence: Convergence | None = None, description: str = "") -> None:
-        """Train until `epochs` epochs are done in all and, given a criterion, on until it is met.
+        """Train until `epochs` epochs are done in all and, given a criterion, on until it is met; raises as `train`."""
+        train([self], epochs, convergence, description)
 
-        Raises:
-          Interrupted: after SIGINT or SIGTERM, with the state saved.
-          TrainingError: if the ELBO is no longer finite; the last checkpoint is kept.
-        """
-        if self._finished(epochs, convergence):
-            return
-        side = self.model.config.scene_size
-        buffer = np.zeros([STEPS_PER_CALL, self.config.batch_size, side, side], np.float32)
-        noise = np.zeros([*buffer.shape[:2], self.model.config.num_steps, self.model.noise_size], np.float32)
-        self._train_steps(buffer, noise, tf.constant(0))  # compiles and makes no step, so the clock counts training alone
-        handlers = {}
-        if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.signal(number, self._note_signal) for number in SIGNALS}
-        last_epoch = convergence.max_epochs if convergence else epochs
-        bar = tqdm(
-            total=last_epoch * self.steps_per_epoch,
-            initial=self.step,
-            desc=description,
-            unit="step",
-            mininterval=1.0 if sys.stderr.isatty() else 60.0,
-            dynamic_ncols=True,
-        )
-        try:
-            if self._manager.latest_checkpoint is None:
-                self._save()  # so that log lines without a checkpoint are a damaged run, not a new one
-            writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
-            with bar, writer.as_default():
-                while not self._finished(epochs, convergence):
-                    self._train_epoch(buffer, noise, bar)
-            writer.close()
-        except tf.errors.OpError as error:
-            raise TrainingError(f"{self.directory}: {_first_line(error)}") from None
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def _finished(self, epochs: int, convergence: Convergence | None) -> bool:
+    def finished(self, step: int, epochs: int, convergence: Convergence | None = None) -> bool:
+        """Whether a run that has made so many steps has nothing left to do; see `train`."""
         if convergence is None:
-            return self.step >= epochs * self.steps_per_epoch
+            return step >= epochs * self.steps_per_epoch
         return convergence.last_epoch([line["test_elbo"] for line in self.epoch_lines()], epochs) is not None
 
-    def _last_logged(self, step: int) -> int:
+    def last_logged(self, step: int) -> int:
         """The last step up to `step` that has a log line: multiples of `log_every`, and the ends of epochs."""
         return max(step // self.config.log_every * self.config.log_every, step // self.steps_per_epoch * self.steps_per_epoch)
 
-    def _train_epoch(self, buffer: np.ndarray, noise: np.ndarray, bar: tqdm) -> None:
-        batch, log_every = self.config.batch_size, self.config.log_every
-        end = (self.step // self.steps_per_epoch + 1) * self.steps_per_epoch
-        while (step := self.step) < end:
-            number = min(STEPS_PER_CALL, end - step, log_every - step % log_every)
-            position = step % self.steps_per_epoch * batch
-            scenes = self.data["train"].read(position, position + number * batch)
-            buffer[:number] = scenes.reshape(number, *buffer.shape[1:])
-            for index in range(number):
-                noise[index] = sample_noise(self.model, self.config.seed, step + index, batch)
-            start = time.perf_counter()
-            elbos = self._train_steps(buffer, noise, tf.constant(number)).numpy()[:number]
-            self._clock.assign_add(time.perf_counter() - start)
-            if not np.all(np.isfinite(elbos)):
-                raise TrainingError(
-                    f"{self.directory}: the ELBO is not finite at step {step + int(np.argmin(np.isfinite(elbos))) + 1}; "
-                    f"the last good checkpoint is kept. {NOT_FINITE_HINT}"
-                )
-            for elbo in elbos:
-                self._elbo_sum.assign_add(elbo)
-            bar.update(number)
-            logged = self.step == self._last_logged(self.step)
-            due = self.step == end or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS)
-            if logged or due or self._signal is not None:
-                self._require_finite_weights()
-            if logged:
-                self._write_log(self._last_logged(step), bar)
-            if due or self._signal is not None:
-                self._save()
-            if self._signal is not None:
-                raise Interrupted(f"stopped at step {self.step}, which is saved", self._signal)
+    def note(self, before: int, elbos: np.ndarray, seconds: float) -> None:
+        """Take note of training steps made.
 
-    def _write_log(self, previous: int, bar: tqdm) -> None:
-        step = self.step
-        measured = {"test_accuracy": self.evaluator.accuracy()} if step % self.steps_per_epoch else self.evaluator.full()
-        if step <= self.steps_per_epoch or not step % self.steps_per_epoch:
-            measured["test_examples"] = self.evaluator.examples()
+        Args:
+          before: the number of steps before these.
+          elbos: of every step.
+          seconds: that they took together.
+
+        Raises:
+          TrainingError: if an ELBO is not finite.
+        """
+        self._clock.assign_add(seconds)
+        if not np.all(np.isfinite(elbos)):
+            step = before + int(np.argmin(np.isfinite(elbos))) + 1
+            raise TrainingError(f"{self.directory}: the ELBO is not finite at step {step}; {_KEPT}")
+        for elbo in elbos:
+            self._elbo_sum.assign_add(elbo)
+
+    def write_log(self, step: int, previous: int, measured: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Write a line; returns it and, if the run has just collapsed, a warning."""
         line = {
             "step": step,
             "epoch": step / self.steps_per_epoch,
@@ -377,26 +369,15 @@ class Run:
         }
         self._elbo_sum.assign(0.0)
         append_line(self._log_path, line)
-        bar.set_postfix(elbo=f"{line['train_elbo']:.0f}", accuracy=f"{line['test_accuracy']:.1%}", refresh=False)
-        kind = line.get("test_collapse", self._collapse)
-        if kind and kind != self._collapse:
-            bar.write(
-                f"warning: {self.directory}: collapsed, {kind}, at step {step}: {self.model.collapse_hints[kind]}", sys.stderr
-            )
+        with self._writer.as_default():
+            for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
+                if line.get(name) is not None:
+                    tf.summary.scalar(name, line[name], step=step)
+        kind, before = line.get("test_collapse", self._collapse), self._collapse
         self._collapse = kind
-        for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
-            if line.get(name) is not None:
-                tf.summary.scalar(name, line[name], step=step)
-
-    def _require_finite_weights(self) -> None:
-        if not all(np.all(np.isfinite(variable.numpy())) for variable in self.model.trainable_variables):
-            raise TrainingError(
-                f"{self.directory}: weights are not finite after step {self.step}; the last good checkpoint is kept. "
-                f"{NOT_FINITE_HINT}"
-            )
-
-    def _note_signal(self, signum, frame) -> None:
-        self._signal = signum
+        if kind is None or kind == before:
+            return line, None
+        return line, f"warning: {self.directory}: collapsed, {kind}, at step {step}: {self.model.collapse_hints[kind]}"
 
     def _claim_directory(self) -> None:
         """Refuse a directory of another configuration or in use by another process, or write this one's."""
@@ -436,8 +417,8 @@ class Run:
             if latest is not None:
                 state.restore(latest).assert_consumed()
             kept = [line for line in lines if line["step"] <= self.step]
-            if self._last_logged(self.step) != (kept[-1]["step"] if kept else 0):
-                raise TrainingError(f"log.jsonl lacks lines up to step {self._last_logged(self.step)}")
+            if self.last_logged(self.step) != (kept[-1]["step"] if kept else 0):
+                raise TrainingError(f"log.jsonl lacks lines up to step {self.last_logged(self.step)}")
         except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
             raise TrainingError(
                 f"{self.directory}: its checkpoint or log is damaged ({_first_line(error)}); delete the directory to start again"
@@ -449,11 +430,193 @@ class Run:
         except OSError as error:
             raise TrainingError(f"{self._log_path}: cannot be written ({error.strerror})") from None
 
-    def _save(self) -> None:
+    def start(self) -> None:
+        """Before the first of several steps."""
+        if self._manager.latest_checkpoint is None:
+            self.save()  # so that log lines without a checkpoint are a damaged run, not a new one
+        self._writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
+
+    def save(self) -> None:
         try:
             self._manager.save(checkpoint_number=self.step)
         except (tf.errors.OpError, OSError) as error:
             raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({_first_line(error)})") from None
+
+
+def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, description: str = "") -> None:
+    """Train runs that differ in nothing but their seeds, together where they have made as many steps.
+
+    Args:
+      runs: what to train; those that are finished are left alone.
+      epochs: how many epochs each shall have in all.
+      convergence: a criterion for going on from there until it is met.
+      description: for the progress bar.
+
+    Raises:
+      Interrupted: after SIGINT or SIGTERM, with the state saved.
+      TrainingError: if an ELBO is no longer finite or a file cannot be written, after the other runs are done; the run's
+        last checkpoint is kept.
+    """
+    failures: list[TrainingError] = []
+    unfinished = [run for run in runs if not run.finished(run.step, epochs, convergence)]
+    for step in sorted({run.step for run in unfinished}):
+        group = _Group([run for run in unfinished if run.step == step], failures)
+        group.train(epochs, convergence, description)
+    if failures:
+        raise TrainingError("; ".join(map(str, failures)))
+
+
+class _Group:
+    """Runs that have made as many steps, trained together.
+
+    Args:
+      runs: which.
+      failures: gets what goes wrong with a run; the others go on.
+    """
+
+    def __init__(self, runs: list[Run], failures: list[TrainingError]):
+        self.runs, self.failures, first = runs, failures, runs[0]
+        self.going = list(range(len(runs)))  # the members that are neither finished nor failed
+        self.config, self.steps_per_epoch = first.config, first.steps_per_epoch
+        if len(runs) == 1:
+            self.model, self.optimizer = first.model, first.optimizer
+        else:
+            self.model = Together([run.model for run in runs])
+            self.optimizer = Optimizer(self.model, first.config)
+            stack(self.optimizer.variables, [run.optimizer.variables for run in runs])
+        scenes = first.data["train"]
+        self._images = tf.constant(scenes.images[:])
+        self._train_steps = make_train_steps(self.model, self.optimizer, self.config.batch_size, scenes.white, first.compiled)
+        self._evaluator = Evaluator(self.model, first.data["test"], first.compiled)
+        steps = min(STEPS_PER_CALL["GPU" if has_gpu() else "CPU"], self.steps_per_epoch)
+        shape = [steps, len(runs), self.config.batch_size, self.model.config.num_steps, self.model.noise_size]
+        self._noise = np.zeros(shape, np.float32)
+        self._saved_at, self._signal = time.monotonic(), None
+
+    @property
+    def step(self) -> int:
+        return self.optimizer.step
+
+    def train(self, epochs: int, convergence: Convergence | None, description: str) -> None:
+        self._steps(0, 0)  # compiles and makes no step, so the clock counts training alone
+        last_epoch = convergence.max_epochs if convergence else epochs
+        bar = tqdm(
+            total=last_epoch * self.steps_per_epoch,
+            initial=self.step,
+            desc=description,
+            unit="step",
+            mininterval=1.0 if sys.stderr.isatty() else 60.0,
+            dynamic_ncols=True,
+        )
+        with bar, self._signals_noted():
+            try:
+                self._each(lambda member, run: run.start())
+                while self.going:
+                    self._train_epoch(bar)
+                    finished = [k for k in self.going if self.runs[k].finished(self.step, epochs, convergence)]
+                    if finished:
+                        self._save(finished)
+                        self.going = [k for k in self.going if k not in finished]
+            except tf.errors.OpError as error:
+                raise TrainingError(f"{self.runs[0].directory}: {_first_line(error)}") from None
+
+    @contextlib.contextmanager
+    def _signals_noted(self):
+        def note(signum, frame):
+            self._signal = signum
+
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.signal(number, note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _steps(self, step: int, number: int) -> tuple[np.ndarray, float]:
+        """Make training steps; returns their ELBOs [step, member], and the seconds they took."""
+        batch, start = self.config.batch_size, step % self.steps_per_epoch
+        images_from = min(start, self.steps_per_epoch - len(self._noise))  # always as many, and none beyond the last
+        first = start - images_from
+        for member, run in enumerate(self.runs):
+            for index in range(number):
+                self._noise[first + index, member] = sample_noise(run.model, run.config.seed, step + index, batch)
+        began = time.perf_counter()
+        images = self._images[images_from * batch : (images_from + len(self._noise)) * batch]
+        elbos = self._train_steps(images, self._noise, tf.constant(first), tf.constant(first + number)).numpy()
+        return elbos[first : first + number], time.perf_counter() - began
+
+    def _train_epoch(self, bar: tqdm) -> None:
+        """Train to the end of the epoch."""
+        log_every = self.config.log_every
+        end = (self.step // self.steps_per_epoch + 1) * self.steps_per_epoch
+        while (step := self.step) < end and self.going:
+            number = min(len(self._noise), end - step, log_every - step % log_every)
+            elbos, seconds = self._steps(step, number)
+            self._each(lambda member, run: run.note(step, elbos[:, member], seconds))
+            bar.update(number)
+            logged = self.step == self.runs[0].last_logged(self.step)
+            due = logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            if logged or self._signal is not None:
+                self._require_finite_weights()
+            if logged and self.going:
+                self._write_logs(self.runs[0].last_logged(step), bar)
+            if due or self._signal is not None:
+                self._save(self.going)
+            if self._signal is not None:
+                raise Interrupted(f"stopped at step {self.step}, which is saved", self._signal)
+
+    def _each(self, action) -> None:
+        """Do something for every run that is going; those for which it fails end here."""
+        for member in list(self.going):
+            try:
+                action(member, self.runs[member])
+            except TrainingError as error:
+                self.failures.append(error)
+                self.going.remove(member)
+
+    def _require_finite_weights(self) -> None:
+        members = len(self.runs)
+        finite = np.all(
+            [np.all(np.isfinite(variable.numpy()).reshape(members, -1), axis=1) for variable in self.model.trainable_variables],
+            axis=0,
+        )
+
+        def require(member, run):
+            if not finite[member]:
+                raise TrainingError(f"{run.directory}: weights are not finite after step {self.step}; {_KEPT}")
+
+        self._each(require)
+
+    def _write_logs(self, previous: int, bar: tqdm) -> None:
+        step = self.step
+        if step % self.steps_per_epoch:
+            measured = self._evaluator.quick(examples=step <= self.steps_per_epoch)
+        else:
+            measured = self._evaluator.full()
+        lines = []
+
+        def write(member, run):
+            line, warning = run.write_log(step, previous, measured[member])
+            lines.append(line)
+            if warning:
+                bar.write(warning, sys.stderr)
+
+        self._each(write)
+        if lines:
+            elbo, accuracy = (np.mean([line[name] for line in lines]) for name in ("train_elbo", "test_accuracy"))
+            bar.set_postfix(elbo=f"{elbo:.0f}", accuracy=f"{accuracy:.1%}", refresh=False)
+
+    def _save(self, members: list[int]) -> None:
+        def save(member, run):
+            if member in members:
+                if isinstance(self.model, Together):
+                    unstack(self.model.trainable_variables, member, run.model.trainable_variables)
+                    unstack(self.optimizer.variables, member, run.optimizer.variables)
+                run.save()
+
+        self._each(save)
         self._saved_at = time.monotonic()
 
 

@@ -149,11 +149,12 @@ def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_p
     """all.py without training: runs only leave a log."""
     done = []
 
-    def run_apart(job, settings):
-        done.append(job)
-        folder = settings.runs / job.experiment.path
-        if not folder.exists():
-            write_log(folder, range(1, 24), epochs=(0.3, 0.5, *range(1, 22)))
+    def run_apart(jobs, settings):
+        for job in jobs:
+            done.append(job)
+            folder = settings.runs / job.experiment.path
+            if not folder.exists():
+                write_log(folder, range(1, 24), epochs=(0.3, 0.5, *range(1, 22)))
 
     monkeypatch.setattr(runs, "run_apart", run_apart)
     monkeypatch.setattr(Job, "is_done", lambda self, folder: self in done)

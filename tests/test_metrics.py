@@ -17,17 +17,12 @@ def test_box_iou_by_hand():
 
 
 def test_matching_maximises_the_total_iou():
-    true = [[0, 0, 4, 4], [10, 0, 4, 4]]
-    found = [[10, 0, 4, 4], [0, 0, 4, 2], [30, 30, 4, 4]]
-    assert metrics.mean_matched_iou([true], [found]) == pytest.approx((1 + 0.5) / 2)
-    assert np.isnan(metrics.mean_matched_iou([[]], [found]))
-
-
-def test_present_boxes_are_those_of_steps_that_round_to_one():
-    z_pres = np.array([[0.9, 0.4, 0.6]])
-    boxes = np.arange(12.0).reshape(1, 3, 4)
-    (present,) = metrics.present_boxes(z_pres, boxes)
-    np.testing.assert_array_equal(present, [[0, 1, 2, 3], [8, 9, 10, 11]])
+    true = [[[0, 0, 4, 4], [10, 0, 4, 4]], [[0, 0, 4, 4], [0, 0, 9, 9]]]
+    found = [[[10, 0, 4, 4], [0, 0, 4, 2], [30, 30, 4, 4]], [[0, 0, 9, 9], [0, 0, 4, 4], [0, 0, 2, 2]]]
+    present = [[True, True, True], [False, False, True]]
+    assert metrics.mean_matched_iou(true[:1], [2], found[:1], present[:1]) == pytest.approx((1 + 0.5) / 2)
+    assert metrics.mean_matched_iou(true, [2, 1], found, present) == pytest.approx((1 + 0.5 + 0.25) / 3)
+    assert np.isnan(metrics.mean_matched_iou(true, [0, 1], found, np.zeros([2, 3])))
 
 
 @pytest.mark.parametrize(

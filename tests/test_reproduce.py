@@ -117,7 +117,8 @@ def test_processes_of_their_own():
 def test_both_models_and_both_budgets(capsys, tmp_path, monkeypatch):
     """What the table makes of logs; no training here."""
 
-    def write_log(job, settings):
+    def write_log(jobs, settings):
+        (job,) = jobs
         experiment, epochs, convergence = job.experiment, job.epochs, job.convergence
         folder = settings.runs / experiment.path
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,6 +147,8 @@ def test_both_models_and_both_budgets(capsys, tmp_path, monkeypatch):
     assert [tuple(row[name] for name in names) for row in rows] == [
         ("supair", "paper", "20 epochs", 20, [0.2], [False]),
         ("supair", "paper", "converged", 25, [0.25], [False]),
+        ("supair", "robust", "20 epochs", 20, [0.2], [False]),
+        ("supair", "robust", "converged", 25, [0.25], [False]),
         ("air", "paper", "paper's budget", 20, [0.2], [False]),
         ("air", "paper", "converged", 25, [0.25], [False]),
         ("air", "robust", "paper's budget", 20, [0.2], [False]),
@@ -171,11 +174,11 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
 
     calls = []
 
-    def run_one_only(job, settings):
-        calls.append(job)
+    def run_one_only(jobs, settings):
+        calls.append(jobs)
         if len(calls) > 1:
             raise Interrupted("stopped at step 7", 2)
-        return real(job, settings)
+        return real(jobs, settings)
 
     real = runs.run_apart
     monkeypatch.setattr(runs, "run_apart", run_one_only)

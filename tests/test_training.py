@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from supair import ConfigError, InMemoryScenes, TrainingError
-from supair.training import Convergence, Interrupted, read_log
+from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingError
+from supair.training import Convergence, Interrupted, Optimizer, make_train_steps, read_log, sample_noise, train
 
 VOLATILE = {"train_seconds"}
 
@@ -22,6 +22,23 @@ def curve(directory):
 
 def weights(run):
     return [variable.numpy() for variable in (*run.model.variables, *run.optimizer.variables)]
+
+
+def after_steps(monkeypatch, action):
+    """Do something after every call of the training steps, but not after the one that only compiles."""
+
+    def make(*arguments):
+        steps = make_train_steps(*arguments)
+
+        def steps_and_action(images, noise, first, last):
+            elbos = steps(images, noise, first, last)
+            if last > first:
+                action()
+            return elbos
+
+        return steps_and_action
+
+    monkeypatch.setattr("supair.training.make_train_steps", make)
 
 
 @pytest.fixture(scope="module")
@@ -69,24 +86,22 @@ def test_epoch_by_epoch_equals_at_once(undisturbed, tmp_path):
 @pytest.mark.parametrize("stops", [[4], [5, 11]], ids=str)
 def test_interrupted_and_resumed_equals_undisturbed(undisturbed, tmp_path, monkeypatch, stops):
     """A signal after any step: the state is saved there, and the rest of the curve is the same."""
-    monkeypatch.setattr("supair.training.STEPS_PER_CALL", 1)
+    monkeypatch.setattr("supair.training.STEPS_PER_CALL", {"CPU": 1, "GPU": 1})
     seconds = 0.0
     for stop in stops:
         with tiny.run(tmp_path) as run:
-            steps = run._train_steps
 
-            def until_stop(images, noise, number, run=run, steps=steps, stop=stop):
-                result = steps(images, noise, number)
+            def interrupt(run=run, stop=stop):
                 if run.step == stop:
                     os.kill(os.getpid(), signal.SIGINT)
-                return result
 
-            run._train_steps = until_stop
+            after_steps(monkeypatch, interrupt)
             with pytest.raises(Interrupted) as interrupt:
                 run.train(3)
             assert interrupt.value.signum == signal.SIGINT and run.step == stop
             assert float(run._clock) > seconds
             seconds = float(run._clock)
+    after_steps(monkeypatch, lambda: None)
     with tiny.run(tmp_path) as run:
         assert run.step == stops[-1] and float(run._clock) == seconds
         run.train(3)
@@ -106,7 +121,7 @@ def test_crash_after_the_log_line_but_before_the_checkpoint(undisturbed, tmp_pat
     """Log lines beyond the checkpoint, and a line cut off, are dropped and written again."""
     with tiny.run(tmp_path) as run:
         run.train(2)
-        monkeypatch.setattr(run, "_save", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(run, "save", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run.train(3)
     with open(tmp_path / "log.jsonl", "a") as file:
@@ -117,11 +132,11 @@ def test_crash_after_the_log_line_but_before_the_checkpoint(undisturbed, tmp_pat
     assert curve(tmp_path) == curve(undisturbed[0])
 
 
-def test_finished_run_does_nothing(undisturbed, tmp_path):
+def test_finished_run_does_nothing(undisturbed, tmp_path, monkeypatch):
     with tiny.run(tmp_path) as run:
         run.train(1)
         before = (tmp_path / "log.jsonl").read_bytes()
-        run._train_steps = None  # not to be called
+        monkeypatch.setattr("supair.training._Group", None)  # not to be called
         run.train(1)
     assert (tmp_path / "log.jsonl").read_bytes() == before
 
@@ -135,23 +150,23 @@ def test_compiled_training_step_equals_uncompiled(undisturbed, tmp_path):
             assert ours["test_elbo"] == pytest.approx(expected["test_elbo"], rel=1e-4)
 
 
-def test_one_step_is_adam_on_the_negative_mean_elbo(tmp_path):
+def test_one_step_is_adam_on_the_negative_mean_elbo():
     """The first step by hand: m and v start at zero, so every weight moves by lr * g / (|g| + epsilon')."""
-    from supair.training import sample_noise
-
-    with tiny.run(tmp_path) as run:
-        before = [variable.numpy() for variable in run.model.trainable_variables]
-        images, noise = run.data["train"].read(0, 8), sample_noise(run.model, 3, 0, 8)
-        with tf.GradientTape() as tape:
-            elbo = run.model.evaluate_elbo(images, noise).elbo.total
-            loss = -tf.reduce_mean(elbo)
-        gradients = tape.gradient(loss, run.model.trainable_variables)
-        found = run._train_steps(np.stack([images] * 2), np.stack([noise] * 2), tf.constant(1)).numpy()
-        assert found[0] == pytest.approx(-float(loss), rel=1e-5) and run.step == 1
-        for variable, old, gradient in zip(run.model.trainable_variables, before, gradients):
-            gradient = np.asarray(gradient, np.float64)
-            expected = -1e-3 * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(0.001))
-            np.testing.assert_allclose(variable.numpy() - old, expected, atol=2e-6, err_msg=variable.path)
+    model, scenes = SuPAIR(tiny.MODEL, 3), tiny.scenes()
+    optimizer = Optimizer(model, tiny.TRAINING)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    images, noise = scenes.images[:16], sample_noise(model, 3, 0, 8)
+    with tf.GradientTape() as tape:
+        elbo = model.evaluate_elbo(scenes.read(8, 16), noise).elbo.total
+        loss = -tf.reduce_mean(elbo)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    steps = make_train_steps(model, optimizer, 8, scenes.white, compiled=False)
+    found = steps(tf.constant(images), np.stack([[noise]] * 2), tf.constant(1), tf.constant(2)).numpy()
+    assert found[1, 0] == pytest.approx(-float(loss), rel=1e-5) and optimizer.step == 1
+    for variable, old, gradient in zip(model.trainable_variables, before, gradients):
+        gradient = np.asarray(gradient, np.float64)
+        expected = -1e-3 * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(0.001))
+        np.testing.assert_allclose(variable.numpy() - old, expected, atol=2e-6, err_msg=variable.path)
 
 
 def test_training_improves_the_bound(tmp_path):
@@ -175,18 +190,11 @@ def test_not_finite_elbo_stops_and_keeps_the_checkpoint(tmp_path):
             np.testing.assert_array_equal(ours, expected)
 
 
-def test_weights_broken_by_the_last_step_are_not_saved(tmp_path):
+def test_weights_broken_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
     with tiny.run(tmp_path) as run:
         run.train(1)
-        good, steps = weights(run), run._train_steps
-
-        def breaking(images, noise, number):
-            elbos = steps(images, noise, number)
-            if number > 0:  # not at the call that only compiles
-                run.model.inference.bias.assign(run.model.inference.bias * np.nan)
-            return elbos
-
-        run._train_steps = breaking
+        good = weights(run)
+        after_steps(monkeypatch, lambda: run.model.inference.bias.assign(run.model.inference.bias * np.nan))
         with pytest.raises(TrainingError, match="weights are not finite after step 6"):
             run.train(2)
     with tiny.run(tmp_path) as run:
@@ -351,3 +359,31 @@ def test_log_holds_the_boxes_of_the_first_test_scenes(tmp_path):
         description = run.model(tiny.scenes(20, 1).read(0, 10))
         np.testing.assert_allclose(lines[-1]["test_examples"]["boxes"], run.model.boxes(description), atol=0.006)
         np.testing.assert_allclose(lines[-1]["test_examples"]["z_pres"], description.z_pres, atol=0.0006)
+
+
+def test_seeds_trained_together_equal_seeds_trained_alone(undisturbed, tmp_path):
+    """The curve, the weights and the optimizer's state of each, though one of them joins later."""
+    configs = [dataclasses.replace(tiny.TRAINING, seed=seed) for seed in (3, 4)]
+    with tiny.run(tmp_path / "3", configs[0]) as first, tiny.run(tmp_path / "4", configs[1]) as second:
+        train([first, second], 2)
+        assert first.step == second.step == 10
+    with tiny.run(tmp_path / "3", configs[0]) as run:
+        run.train(3)
+    for ours, expected in zip(weights(run), undisturbed[1]):
+        np.testing.assert_allclose(ours, expected, atol=2e-5)
+    with tiny.run(tmp_path / "alone", configs[1]) as alone:
+        alone.train(2)
+    for name, expected in (("3", undisturbed[0]), ("4", tmp_path / "alone")):
+        for ours, line in zip(curve(tmp_path / name), curve(expected), strict=True):
+            assert ours["train_elbo"] == pytest.approx(line["train_elbo"], rel=1e-4)
+            assert ours.get("test_elbo", 0) == pytest.approx(line.get("test_elbo", 0), rel=1e-4)
+
+
+def test_a_run_that_fails_does_not_stop_those_trained_with_it(tmp_path):
+    configs = [dataclasses.replace(tiny.TRAINING, seed=seed) for seed in (3, 4)]
+    with tiny.run(tmp_path / "3", configs[0]) as first, tiny.run(tmp_path / "4", configs[1]) as second:
+        first.model.inference.bias.assign(first.model.inference.bias * np.nan)
+        with pytest.raises(TrainingError, match="3: the ELBO is not finite at step 1"):
+            train([first, second], 1)
+    assert [line["step"] for line in read_log(tmp_path / "4" / "log.jsonl")] == [3, 5]
+    assert not read_log(tmp_path / "3" / "log.jsonl")
