@@ -77,8 +77,8 @@ class WarmUp:
     falls linearly from its start to 0: every step finds an object often enough to learn what one looks like.
     """
 
-    start: float = 0.2
-    steps: int = 1200
+    start: float = 0.05
+    steps: int = 3000
 
     def __post_init__(self):
         _require(0 < self.start <= 0.5, "a start above 0 and at most 0.5", self.start)
