@@ -12,7 +12,7 @@ import tensorflow as tf
 from rat_spn.region_graph import RegionGraph
 
 # The leaves expand (x - mean)² into a product with (x², x, 1), whose terms nearly cancel.  TensorFloat-32, which GPUs use
-# for float32 products if they may, keeps 10 bits of them: whole nats of a scene's density would be rounding.
+# for float32 products if they may, keeps 10 bits of a factor: up to a nat of a scene's density would be rounding.
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
 

@@ -199,9 +199,14 @@ class Table:
         for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):
             print(f"{TITLES[model]} collapsed, {kind}: {MODELS[model].build.collapse_hints[kind]}.")
         runs = {job.experiment for job in self.work.jobs}
-        missing = [job.experiment.title for job in self.work.unfinished() if not job.converge]
+        missing: dict[tuple[str, str], list[int]] = {}
+        for experiment in [job.experiment for job in self.work.unfinished() if not job.converge]:
+            which = title(experiment.model, experiment.recipe), TITLES[experiment.dataset]
+            missing.setdefault(which, []).append(experiment.seed)
         if missing:
-            print(f"{len(missing)} of {len(runs)} runs have not got to epoch {self.epochs} yet: {'; '.join(missing)}.")
+            which = "; ".join(f"{', '.join(names)}, seed {', '.join(map(str, seeds))}" for names, seeds in missing.items())
+            number = sum(map(len, missing.values()))
+            print(f"{number} of {len(runs)} runs have not got to epoch {self.epochs} yet: {which}.")
         going = sum(job.converge for job in self.work.unfinished())
         if going:
             print(f"{going} of {len(runs)} runs have not converged yet.")

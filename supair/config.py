@@ -10,8 +10,6 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-import tensorflow as tf
-
 
 class ConfigError(ValueError):
     """A configuration that cannot work."""
@@ -70,23 +68,22 @@ def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **ch
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first `steps` training steps, in which no z_pres counts as certain.
+    """The first `steps` training steps, in which no z_pres counts as certain and every object has a price.
 
     A step whose z_pres falls to 0 before its boxes and the object model mean anything never comes back, because its
-    q(N >= i) is the weight of their gradients.  So training begins with z_pres' = d + (1 - 2 d) z_pres, where the doubt d
-    falls linearly from its start to 0: every step finds an object often enough to learn what one looks like.
+    q(N >= i) is the weight of their gradients; so training sees doubt + (1 - 2 doubt) z_pres.  Steps that have to be present
+    learn to share an object, each a part of it, and stay with that; so every object costs `price` nats of the bound, less
+    than an object is worth and more than a part.  Both fall linearly to 0.
     """
 
-    start: float = 0.05
-    steps: int = 3000
+    doubt: float = 0.1
+    price: float = 8.0  # nats
+    steps: int = 1200
 
     def __post_init__(self):
-        _require(0 < self.start <= 0.5, "a start above 0 and at most 0.5", self.start)
+        _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
+        _require(0 <= self.price < math.inf, "a price of at least 0", self.price)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
-
-    def doubt(self, step, dtype):
-        """d after a number of training steps, a scalar tensor."""
-        return self.start * tf.nn.relu(1.0 - tf.cast(step, dtype) / self.steps)
 
 
 @dataclass(frozen=True)

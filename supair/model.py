@@ -113,20 +113,23 @@ class SuPAIR(keras.Model):
         return self.inference(images)
 
     def training_loss(self, images, noise, step=0):
-        """The negative mean ELBO, whose gradient is the training step, and the mean ELBO; both scalars.
+        """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO; both scalars.
 
-        During a warm-up (`ModelConfig.warm_up`) both are of a description that doubts every z_pres.
+        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description that doubts every z_pres,
+        and the loss has the price of the objects on top.
 
         Args:
           images, noise: as in `evaluate_elbo`.
           step: training steps made so far.
         """
-        description = self.inference(images)
-        if self.config.warm_up is not None:
-            doubt = self.config.warm_up.doubt(step, description.z_pres.dtype)
+        description, price = self.inference(images), 0.0
+        if (warm_up := self.config.warm_up) is not None:
+            left = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
+            doubt = warm_up.doubt * left
             description = description._replace(z_pres=doubt + (1.0 - 2.0 * doubt) * description.z_pres)
+            price = warm_up.price * left * tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
-        return -elbo, elbo
+        return price - elbo, elbo
 
     def boxes(self, description: SceneDescription):
         """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where).

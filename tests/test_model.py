@@ -7,6 +7,7 @@ import tensorflow as tf
 import tiny
 
 from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, background_spn, object_spn, paper_model
+from supair.config import WarmUp
 
 
 def evaluate(model: SuPAIR, batch: int = 8):
@@ -49,6 +50,24 @@ def test_terms_sum_to_the_written_out_bound():
         expected += q * (log_joint - np.log(q))
     np.testing.assert_allclose(evaluation.elbo.total, expected, rtol=1e-5)
     assert evaluation.elbo._fields == ("objects", "background", "count_prior", "overlap", "entropy")
+
+
+def test_warm_up_doubts_every_z_pres_and_prices_objects_less_and_less():
+    """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(doubt=0.3, price=5.0, steps=10)), seed=1)
+    images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 2, 4], np.float32)
+    paper = model.evaluate_elbo(images, noise)
+    losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 5, 10, 99)]
+    for loss, doubt in zip(losses, (0.3, 0.15, 0.0, 0.0)):
+        z_pres = doubt + (1 - 2 * doubt) * paper.description.z_pres.numpy().astype(float)
+        at_least = np.cumprod(z_pres, axis=1)
+        q_count = np.concatenate([np.ones([8, 1]), at_least], 1) * np.concatenate([1 - z_pres, np.ones([8, 1])], 1)
+        penalty = np.log(120.0) - 120.0 * np.transpose(paper.parts.overlap)
+        bound = np.sum(at_least * (paper.log_p_objects + penalty) - paper.log_q_where, axis=1)
+        log_p_count = np.log(0.7) - 0.7 * np.arange(3)
+        bound += np.sum(q_count * (paper.log_p_background + log_p_count - np.log(q_count)), axis=1)
+        assert loss == pytest.approx(doubt / 0.3 * 5 * at_least.sum(axis=1).mean() - bound.mean(), rel=1e-4)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
 
 def test_q_count_is_stick_breaking_and_count_rounds():
@@ -143,6 +162,7 @@ def test_initial_weights_follow_the_paper():
         ({"num_steps": True}, "num_steps to be an integer"),
         ({"count_penalty": float("nan")}, "a finite count_penalty"),
         ({"object": None}, "object to be an SpnConfig, found None"),
+        ({"warm_up": 0.2}, "warm_up to be a WarmUp or None, found 0.2"),
         ({"scene_size": 0}, "scene_size to be an integer of at least 1, found 0"),
     ],
 )
@@ -154,6 +174,9 @@ def test_impossible_models_are_refused(change, message):
 @pytest.mark.parametrize(
     "build, message",
     [
+        (lambda: WarmUp(doubt=0.6), "a doubt from 0 to 0.5, found 0.6"),
+        (lambda: WarmUp(price=float("nan")), "a price of at least 0, found nan"),
+        (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
         (lambda: SpnConfig(0.3, 0.1), "0 < variance_min < variance_max, found 0.3 and 0.1"),
         (lambda: object_spn(structure="tree"), "structure random or poon_domingos, found tree"),
         (lambda: background_spn(depth=0), "depth to be an integer of at least 1, found 0"),

@@ -43,6 +43,9 @@ def test_published_numbers():
 
 
 def test_variants_differ_from_the_paper_in_one_thing():
+    for name, field, value in (("supair", "warm_up", None), ("air", "initial_pres_logit", None)):
+        robust, paper = (MODELS[name].recipes[recipe]("sprites") for recipe in ("robust", "paper"))
+        assert dataclasses.replace(robust, **{field: value}) == paper != robust
     paper, no_background, poon_domingos = (
         MODELS[name].recipes["paper"]("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
     )
@@ -73,12 +76,14 @@ def test_quick_run_prints_published_next_to_measured(small, capsys, tmp_path):
 
 
 def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_path):
-    options = ["--seeds", "0", "3", "--datasets", "sprites", "--models", "supair", "--epochs", "2", *small]
+    options = ["--seeds", "0", "3", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "2"]
+    options += ["--together", "5", *small]
     assert table2.main(options) == 0
     first = capsys.readouterr().out
     assert (
         "2 runs" in first
-        and "[2/2] SuPAIR, Sprites, seed 3, to epoch 2" in first
+        and "[1/2] SuPAIR, Sprites, seed 0 and 3, to epoch 2" in first
+        and "[2/2]" not in first
         and "have not got to" not in first
         and "±" in first
         and "median" in first
@@ -182,7 +187,7 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
 
     real = runs.run_apart
     monkeypatch.setattr(runs, "run_apart", run_one_only)
-    options = ["--seeds", "0", "1", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
+    options = ["--seeds", "0", "1", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "1", *small]
     assert table2.main(options) == 130
     captured = capsys.readouterr()
     assert "stopped at step 7" in captured.err
@@ -191,7 +196,7 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
     """Damage one seed's run and deny the next: the table has the third, names both, and the exit code says so."""
-    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
+    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "1", *small]
     folder = tmp_path / "runs/supair/sprites/paper"
     (folder / "seed0").mkdir(parents=True)
     (folder / "seed0" / "config.json").write_text("{}")
@@ -209,7 +214,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signals_between_runs_end_with_the_table_too(small, capsys, monkeypatch, signum):
     monkeypatch.setattr(runs, "run_apart", lambda *_: os.kill(os.getpid(), signum))
-    options = ["--seeds", "0", "--datasets", "sprites", "--models", "supair", "--epochs", "1", *small]
+    options = ["--seeds", "0", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "1", *small]
     assert table2.main(options) == 128 + signum
     captured = capsys.readouterr()
     assert "Interrupted: stopped between training steps" in captured.err and "1 of 1 runs have not" in captured.out
@@ -236,6 +241,7 @@ def test_results_are_read_off_the_log():
     [
         (["--datasets", "cifar"], 2, "invalid choice"),
         (["--epochs", "0"], 2, "--epochs: expected at least 1, found 0"),
+        (["--together", "0"], 2, "--together: expected an integer of at least 1, found 0"),
         (["--seeds", "1", "1"], 2, "--seeds: expected each only once, found 1 1"),
         (["--datasets", "sprites", "sprites"], 2, "--datasets: expected each only once"),
         (["--seeds", "-1"], 2, "--seeds: expected numbers from 0"),
