@@ -42,7 +42,7 @@ def add_training(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--no-train", action="store_true", help="train nothing; use the runs that there are")
     arguments.add_argument(
         "--together",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="train up to N seeds at once in one compiled step (default: 10 on a GPU, otherwise 1: there it gains nothing)",
     )
@@ -50,7 +50,8 @@ def add_training(arguments: argparse.ArgumentParser) -> None:
     add_places(arguments)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
     return int(text)

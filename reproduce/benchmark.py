@@ -2,6 +2,7 @@
 
     python reproduce/benchmark.py                 everything
     python reproduce/benchmark.py --no-growth     the steps alone; three and a half minutes on two cores
+    python reproduce/benchmark.py --together 5    besides, SuPAIR with 5 seeds in one step
 
 Prints for SuPAIR (batch 256) and AIR (batch 64) the median time of a training step, the time to compile it, peak memory
 with the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and
@@ -27,24 +28,28 @@ import _setup
 from tqdm import tqdm
 
 GROWTH = {"batch": (32, 64, 128, 256, 512, 1024), "side": (50, 100, 150), "steps": (1, 2, 3, 4, 6, 8)}
-PAPER = {"model": "supair", "batch": 256, "side": 50, "steps": 3}
+PAPER = {"model": "supair", "batch": 256, "side": 50, "steps": 3, "together": 1}
 AIR_PAPER = {**PAPER, "model": "air", "batch": 64}
 EPOCH_BATCHES = (256, 64)  # at which an epoch of both models is compared
 
 
 def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
-    """Time one case in this process: {"model", "batch", "side", "steps"}."""
+    """Time one case in this process: {"model", "batch", "side", "steps", "together"}."""
     import numpy as np
     import tensorflow as tf
 
     import data as scenes
     from reproduce.experiments import Experiment
     from supair.hardware import has_gpu, matmul_gflops
+    from supair.together import Together
     from supair.training import EVALUATION_BATCH, STEPS_PER_CALL, Evaluator, Optimizer, make_train_steps, sample_noise
 
-    batch, side, steps = (case[name] for name in ("batch", "side", "steps"))
-    experiment = Experiment(case["model"], "multi_mnist", "paper", seed=0)
-    model = experiment.build(dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps))
+    batch, side, steps, together = (case[name] for name in ("batch", "side", "steps", "together"))
+    experiments = [Experiment(case["model"], "multi_mnist", "paper", seed) for seed in range(together)]
+    experiment = experiments[0]
+    config = dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps)
+    models = [of_seed.build(config) for of_seed in experiments]
+    model = models[0] if together == 1 else Together(models)
     optimizer = Optimizer(model, dataclasses.replace(experiment.training_config(), batch_size=batch))
     scene_file = scenes.load("multi_mnist", 0, data, mnist=mnist)
     train_steps = make_train_steps(model, optimizer, batch, scene_file["train"].white)
@@ -52,7 +57,7 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
     # Larger scenes are the paper's on a larger canvas.
     images = np.zeros([number * batch, side, side], np.uint8)
     images[:, :50, :50] = np.resize(scene_file["train"].images[: number * batch], [number * batch, 50, 50])
-    noise = np.stack([sample_noise(model, 0, step, batch)[np.newaxis] for step in range(number)])
+    noise = np.stack([[sample_noise(model, seed, step, batch) for seed in range(together)] for step in range(number)])
     images, noise = tf.constant(images), tf.constant(noise)
 
     def make_steps(steps):
@@ -80,7 +85,7 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
     result |= {
         "step_ms": 1e3 * step_s,
         "step_ms_fastest": 1e3 * min(times),
-        "scenes_per_s": batch / step_s,
+        "scenes_per_s": batch * together / step_s,
         "epoch_s": len(scene_file["train"]) // batch * step_s,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "matmul_gflops": statistics.median(rates),
@@ -139,6 +144,7 @@ def show(result: dict) -> dict:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
     parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes, for both models")
+    parser.add_argument("--together", type=_setup.positive, metavar="N", help="also time SuPAIR with N seeds in one step")
     parser.add_argument("--seconds", type=float, default=15, metavar="S", help="how long to time each case (default: 15)")
     _setup.add_json(parser, "the figures")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
@@ -170,6 +176,13 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"  batch {batch:<5}            SuPAIR {supair_s:.1f} s, AIR {air_s:.1f} s: {supair_s / air_s - 1:+.0%} (paper: -40%)"
         )
+    together = None
+    if arguments.together:
+        together = in_own_process({**PAPER, "together": arguments.together}, arguments)
+        print(
+            f"SuPAIR, {arguments.together} seeds in one step: {together['step_ms']:.1f} ms, "
+            f"{together['step_ms'] / arguments.together:.2f} ms a seed (alone {paper['step_ms']:.2f})"
+        )
     growth = {}
     if arguments.growth:
         cases = [(name, {**PAPER, name: value}) for name, values in GROWTH.items() for value in values]
@@ -181,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{result[name]:>8}{result['step_ms']:>10.1f}{result['scenes_per_s']:>10.0f}{result['peak_rss_mb']:>9.0f}")
     if arguments.json:
         figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "air": air}
-        figures |= {"epochs": epochs, "growth": growth}
+        figures |= {"epochs": epochs, "together": together, "growth": growth}
         _setup.write_json(arguments.json, figures)
     return 0
 

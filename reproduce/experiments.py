@@ -31,7 +31,7 @@ class Model(NamedTuple):
 def _supair(title: str, step_gflop: float, robust: bool = False, **changes) -> Model:
     recipes = {"paper": partial(paper_model, **changes)}
     if robust:
-        recipes["robust"] = partial(robust_model, **changes)
+        recipes["robust"] = robust_model
     return Model(title, SuPAIR, recipes, lambda seed: TrainingConfig(seed=seed), Convergence(), 45, step_gflop)
 
 

@@ -1,11 +1,11 @@
 """Figure 5: count accuracy on the test set while training, against seconds of training and against epochs.
 
-    python reproduce/fig5_learning.py             trains what is missing (80 runs of 20 epochs), then draws
+    python reproduce/fig5_learning.py             trains what is missing (100 runs of 20 epochs), then draws
     python reproduce/fig5_learning.py --recorded  draws the recorded runs in results/
 
 Lines are means over all seeds that have got to the end, bands one standard deviation.  The marks at the right are where
 the published curves end (SuPAIR's: Table 2, "after convergence").  Seconds count training steps alone; they compare the
-models only if all runs are from machines of the same kind.  Ctrl-C draws what there is.
+models only if all runs are from machines of the same kind, and trained one by one (--together 1).  Ctrl-C draws what there is.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from supair.training import TrainingError
 # Models with their recipes, and how they are drawn.
 CURVES = {
     ("supair", "paper"): {"color": "tab:blue"},
+    ("supair", "robust"): {"color": "tab:cyan", "linestyle": "--"},
     ("supair_no_background", "paper"): {"color": "tab:green"},
     ("air", "paper"): {"color": "tab:orange"},
     ("air", "robust"): {"color": "tab:brown", "linestyle": "--"},

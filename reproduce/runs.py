@@ -164,10 +164,11 @@ class Work:
             return False
 
     def note(self, error: TrainingError) -> None:
-        """Keep what went wrong, and say it once."""
-        if str(error) not in self.failures:
-            self.failures.append(str(error))
-            print(f"error: {error}", file=sys.stderr)
+        """Keep what went wrong, a line for each run, and say it once."""
+        for line in str(error).splitlines():
+            if line not in self.failures:
+                self.failures.append(line)
+                print(f"error: {line}", file=sys.stderr)
 
 
 def _pass_on(signum, frame):
@@ -185,7 +186,8 @@ def duration(seconds: float) -> str:
 def _title(jobs: list[Job]) -> str:
     """What jobs that go together are about."""
     title = jobs[0].experiment.title
-    return title if len(jobs) == 1 else f"{title} and {', '.join(str(job.experiment.seed) for job in jobs[1:])}"
+    seeds = [str(job.experiment.seed) for job in jobs]
+    return title if len(jobs) == 1 else f"{title.rsplit(' seed ')[0]} seeds {', '.join(seeds)}"
 
 
 def run_apart(jobs: list[Job], settings: Settings) -> None:
@@ -257,26 +259,37 @@ def _identity(experiment: Experiment, checksum: str | None) -> dict[str, Any]:
 def run(jobs: list[Job], settings: Settings) -> None:
     """Train the runs of jobs that go together, as far as that is not done yet.
 
-    A run's `sessions.jsonl` says what machine and version did it, and how many runs shared its clock.
+    A run's `sessions.jsonl` says what machine and version did it, and how many seeds were to be trained together: the
+    seconds in its log are then those of all of them.
 
     Raises:
       DataError, TrainingError, Interrupted: see `data.load`, `supair.training.Run` and `supair.training.train`.
     """
     scenes = settings.load(jobs[0].experiment.dataset)
+    runs, failures = [], []
     with contextlib.ExitStack() as stack:
-        runs = []
         for experiment, *_ in jobs:
-            run = Run(
-                directory=settings.runs / experiment.path,
-                model=experiment.build(),
-                config=experiment.training_config(),
-                data=scenes,
-                identity=_identity(experiment, scenes["train"].checksum),
-                compiled=settings.compiled,
-            )
-            runs.append(stack.enter_context(run))
-            _note_session(settings.runs / experiment.path / "sessions.jsonl", run.step, len(jobs))
-        train(runs, jobs[0].epochs, jobs[0].convergence, description=_title(jobs))
+            try:
+                run = Run(
+                    directory=settings.runs / experiment.path,
+                    model=experiment.build(),
+                    config=experiment.training_config(),
+                    data=scenes,
+                    identity=_identity(experiment, scenes["train"].checksum),
+                    compiled=settings.compiled,
+                )
+                stack.enter_context(run)
+                _note_session(settings.runs / experiment.path / "sessions.jsonl", run.step, len(jobs))
+                runs.append(run)
+            except TrainingError as error:  # the others go on
+                failures.append(str(error))
+        try:
+            if runs:
+                train(runs, jobs[0].epochs, jobs[0].convergence, description=_title(jobs))
+        except TrainingError as error:
+            failures.append(str(error))
+    if failures:
+        raise TrainingError("\n".join(failures))
 
 
 def _note_session(path: Path, step: int, together: int) -> None:

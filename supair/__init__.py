@@ -1,9 +1,19 @@
 """SuPAIR: scenes understood with sum-product networks (Stelzner, Peharz & Kersting, ICML 2019)."""
 
-from supair.config import ConfigError, ModelConfig, SpnConfig, TrainingConfig, background_spn, object_spn, paper_model
+from supair.config import (
+    ConfigError,
+    ModelConfig,
+    SpnConfig,
+    TrainingConfig,
+    WarmUp,
+    background_spn,
+    object_spn,
+    paper_model,
+    robust_model,
+)
 from supair.model import Elbo, Evaluation, SuPAIR
 from supair.scenes import InMemoryScenes
-from supair.training import Convergence, Run, TrainingError
+from supair.training import Convergence, Run, TrainingError, train
 
 __all__ = [
     "ConfigError",
@@ -17,7 +27,10 @@ __all__ = [
     "SuPAIR",
     "TrainingConfig",
     "TrainingError",
+    "WarmUp",
     "background_spn",
     "object_spn",
     "paper_model",
+    "robust_model",
+    "train",
 ]

@@ -324,13 +324,13 @@ class AIR(keras.Model):
         """`_infer` without noise: the likelier value of every z_pres, and means."""
         return self._infer(images, tf.zeros([tf.shape(images)[0], self.config.num_steps, self.noise_size], self.compute_dtype))
 
-    def training_loss(self, images, noise, step=0):
+    def training_loss(self, images, noise, step):
         """The loss whose gradient trains guide, decoder and baseline, and the mean ELBO; both scalars.
 
         z_where and z_what are reparameterised.  The gradient by q(z_pres_t) is the score function's,
         grad log q(z_pres_t) · (cost_t - baseline_t), where cost_t holds only those terms of the negative bound that
         z_pres_t can change: its own, those of later steps, and the likelihood.  The baseline is fitted to cost_t by
-        squared error.
+        squared error.  It does not depend on the `step`.
         """
         evaluation = self.evaluate_elbo(images, noise)
         elbo, log_p, log_q = evaluation.elbo, evaluation.log_p, evaluation.log_q

@@ -271,5 +271,5 @@ def paper_model(dataset: str, structure: str = "random", background: bool = True
 
 
 def robust_model(dataset: str) -> ModelConfig:
-    """The paper's settings with a warm-up, with which every seed learns."""
+    """The paper's settings with a warm-up, so that more seeds learn."""
     return dataclasses.replace(paper_model(dataset), warm_up=WarmUp())

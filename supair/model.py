@@ -112,7 +112,7 @@ class SuPAIR(keras.Model):
     def call(self, images) -> SceneDescription:
         return self.inference(images)
 
-    def training_loss(self, images, noise, step=0):
+    def training_loss(self, images, noise, step):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO; both scalars.
 
         In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description that doubts every z_pres,

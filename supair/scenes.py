@@ -8,7 +8,7 @@ from supair.config import ConfigError
 
 
 class InMemoryScenes:
-    """Checked scenes, with the attributes and the `read` method that training and evaluation ask for.
+    """Checked scenes, with the attributes that training and evaluation ask for.
 
     Args:
       images: [scenes, side, side], uint8 (0..255) or floating point in [0, 1].

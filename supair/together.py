@@ -19,11 +19,11 @@ from supair.model import SuPAIR
 class Together:
     """Models that differ in their seeds alone, with every weight stacked to [member, ...].
 
-    A GPU is mostly idle under one model of this size, and takes hardly longer for several.  An optimizer that works
+    A GPU that is half idle under one model of this size takes less than their sum for several.  An optimizer that works
     element by element, as Adam does, can train the stacked weights as if they were one model's.
 
     Args:
-      models: the members, of one configuration; their weights are copied, and not changed before `store`.
+      models: the members, of one configuration; their weights are copied, and only `unstack` writes them back.
 
     Raises:
       ConfigError: if the members' structures differ in more than in which pixels their leaf regions hold.
@@ -46,9 +46,6 @@ class Together:
         # All that seeds decide besides weights: which pixels are in which leaf region.
         places = [[layer.places for layer in _leaf_layers(model)] for model in models]
         self._places = [tuple(map(np.stack, zip(*members))) for members in zip(*places)]
-
-    def __len__(self) -> int:
-        return len(self.models)
 
     def map(self, function: Callable[..., Any], shared: tuple, own: tuple = ()) -> Any:
         """function(model, *shared, *own) for every member at once; tensors of the result are [member, ...].

@@ -203,11 +203,11 @@ class Evaluator:
 
             return of_all
 
-        self._describe, self._evaluate = batch_by_batch(_describe), batch_by_batch(_elbo_terms)
+        self._describe_all, self._evaluate_all = batch_by_batch(_describe), batch_by_batch(_elbo_terms)
 
     def _described(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Of every member z_pres [scenes, step], boxes [scenes, step, 4] and counts [scenes]."""
-        found = np.moveaxis(self._describe(self._images).numpy(), 1, 0)  # [member, batches, batch, step, 5]
+        found = np.moveaxis(self._describe_all(self._images).numpy(), 1, 0)  # [member, batches, batch, step, 5]
         found = found.reshape(len(found), -1, *found.shape[3:])[:, : len(self.scenes)]
         return [(of[..., 0], of[..., 1:], np.sum(np.round(of[..., 0]) == 1, axis=1)) for of in found]
 
@@ -227,7 +227,7 @@ class Evaluator:
     def full(self) -> list[dict[str, Any]]:
         """Besides these, the confusion of counts, the mean IoU of matched boxes, and the ELBO's terms (means, nats)."""
         noise = [sample_noise(self.model, EVALUATION_SEED, start, self._batch) for start in self._starts]
-        terms = self._evaluate(self._images, np.stack(noise)).numpy()  # [batches, member, term, batch]
+        terms = self._evaluate_all(self._images, np.stack(noise)).numpy()  # [batches, member, term, batch]
         terms = np.transpose(terms, [1, 2, 0, 3]).reshape(terms.shape[1], terms.shape[2], -1)[..., : len(self.scenes)]
         return [
             self._full(*described, of_member) for described, of_member in zip(self._described(), terms.mean(axis=-1, dtype=float))
@@ -277,7 +277,8 @@ class Run:
       directory: where it lives; a directory of another configuration is refused.
       model: the model to train.
       config: how to train it.
-      data: {"train": ..., "test": ...}, each with `images`, `counts`, `boxes`, `read(start, stop)` and a length.
+      data: {"train": ..., "test": ...}, each with `images` (an array or HDF5 data set), `white` (the value of white in
+        them), `counts`, `boxes` and a length.  All images are kept in the memory of the device that trains.
       identity: what else decides the run (data set, its seed ...), plain values for `config.json`.
       compiled: whether to compile with XLA.
 
@@ -305,6 +306,7 @@ class Run:
             if scenes.images.shape[1:] != (side, side):
                 raise ConfigError(f"expected {part} scenes of {side} x {side} pixels, found {scenes.images.shape[1:]}")
         self._collapse: str | None = None  # the kind last warned of
+        self._alone: _Group | None = None
         self._claim_directory()
         self.optimizer = Optimizer(self.model, self.config)
         # Training seconds so far, and the sum of the ELBOs since the last log line.
@@ -325,6 +327,12 @@ class Run:
     def epoch_lines(self) -> list[dict[str, Any]]:
         """The log lines at the ends of epochs 1, 2, ..."""
         return [line for line in read_log(self._log_path) if line["step"] % self.steps_per_epoch == 0]
+
+    def alone(self) -> _Group:
+        """The run as a group of its own, made and compiled once."""
+        if self._alone is None:
+            self._alone = _Group([self])
+        return self._alone
 
     def train(self, epochs: int, convergence: Convergence | None = None, description: str = "") -> None:
         """Train until `epochs` epochs are done in all and, given a criterion, on until it is met; raises as `train`."""
@@ -369,7 +377,7 @@ class Run:
         }
         self._elbo_sum.assign(0.0)
         append_line(self._log_path, line)
-        with self._writer.as_default():
+        with self._writer.as_default(), self._own_errors():
             for name in ("train_elbo", "test_accuracy", "test_elbo", "test_mean_iou"):
                 if line.get(name) is not None:
                     tf.summary.scalar(name, line[name], step=step)
@@ -434,7 +442,16 @@ class Run:
         """Before the first of several steps."""
         if self._manager.latest_checkpoint is None:
             self.save()  # so that log lines without a checkpoint are a damaged run, not a new one
-        self._writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
+        with self._own_errors():
+            self._writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
+
+    @contextlib.contextmanager
+    def _own_errors(self):
+        """TensorFlow's errors as this run's."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise TrainingError(f"{self.directory}: {_first_line(error)}") from None
 
     def save(self) -> None:
         try:
@@ -446,6 +463,8 @@ class Run:
 def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, description: str = "") -> None:
     """Train runs that differ in nothing but their seeds, together where they have made as many steps.
 
+    Those that are finished before the others of their group are computed along with it, but no longer changed.
+
     Args:
       runs: what to train; those that are finished are left alone.
       epochs: how many epochs each shall have in all.
@@ -453,30 +472,52 @@ def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, 
       description: for the progress bar.
 
     Raises:
+      ConfigError: if the runs differ in more than their seeds.
       Interrupted: after SIGINT or SIGTERM, with the state saved.
-      TrainingError: if an ELBO is no longer finite or a file cannot be written, after the other runs are done; the run's
-        last checkpoint is kept.
+      TrainingError: if an ELBO is no longer finite, a file cannot be written or memory does not suffice, after the other
+        runs are done; a line for each of them.  A run's last checkpoint is kept.
     """
-    failures: list[TrainingError] = []
+    for run in runs[1:]:
+        same = dataclasses.replace(run.config, seed=runs[0].config.seed) == runs[0].config and run.data is runs[0].data
+        if not same or run.compiled != runs[0].compiled:
+            raise ConfigError(f"expected runs of one configuration on the same data, found others in {run.directory}")
     unfinished = [run for run in runs if not run.finished(run.step, epochs, convergence)]
-    for step in sorted({run.step for run in unfinished}):
-        group = _Group([run for run in unfinished if run.step == step], failures)
-        group.train(epochs, convergence, description)
+    failures: list[str] = []
+    with _noted_signals() as signals:
+        for step in sorted({run.step for run in unfinished}):
+            together = [run for run in unfinished if run.step == step]
+            try:
+                group = together[0].alone() if len(together) == 1 else _Group(together)
+                group.train(epochs, convergence, description, signals, failures)
+            except tf.errors.OpError as error:
+                hint = "; train fewer seeds together" if isinstance(error, tf.errors.ResourceExhaustedError) else ""
+                failures.append(f"{', '.join(str(run.directory) for run in together)}: {_first_line(error)}{hint}")
+            except Interrupted:
+                print(*failures, sep="\n", end="\n" * bool(failures), file=sys.stderr)
+                raise
     if failures:
-        raise TrainingError("; ".join(map(str, failures)))
+        raise TrainingError("\n".join(failures))
+
+
+@contextlib.contextmanager
+def _noted_signals():
+    """Yields a list that gets the signals that ask a run to stop, instead of them stopping it anywhere."""
+    noted: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, lambda signum, frame: noted.append(signum)) for number in SIGNALS}
+    try:
+        yield noted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class _Group:
-    """Runs that have made as many steps, trained together.
+    """Runs that have made as many steps, trained together."""
 
-    Args:
-      runs: which.
-      failures: gets what goes wrong with a run; the others go on.
-    """
-
-    def __init__(self, runs: list[Run], failures: list[TrainingError]):
-        self.runs, self.failures, first = runs, failures, runs[0]
-        self.going = list(range(len(runs)))  # the members that are neither finished nor failed
+    def __init__(self, runs: list[Run]):
+        self.runs, first = runs, runs[0]
         self.config, self.steps_per_epoch = first.config, first.steps_per_epoch
         if len(runs) == 1:
             self.model, self.optimizer = first.model, first.optimizer
@@ -491,13 +532,27 @@ class _Group:
         steps = min(STEPS_PER_CALL["GPU" if has_gpu() else "CPU"], self.steps_per_epoch)
         shape = [steps, len(runs), self.config.batch_size, self.model.config.num_steps, self.model.noise_size]
         self._noise = np.zeros(shape, np.float32)
-        self._saved_at, self._signal = time.monotonic(), None
 
     @property
     def step(self) -> int:
         return self.optimizer.step
 
-    def train(self, epochs: int, convergence: Convergence | None, description: str) -> None:
+    def train(
+        self,
+        epochs: int,
+        convergence: Convergence | None,
+        description: str,
+        signals: list[int],
+        failures: list[str],
+    ) -> None:
+        """See the function `train`.
+
+        Args:
+          signals: those received; the first ends the training.
+          failures: gets what goes wrong with a run; the others go on.
+        """
+        self.going = list(range(len(self.runs)))  # the members that are neither finished nor failed
+        self._failures, self._signals, self._saved_at = failures, signals, time.monotonic()
         self._steps(0, 0)  # compiles and makes no step, so the clock counts training alone
         last_epoch = convergence.max_epochs if convergence else epochs
         bar = tqdm(
@@ -508,31 +563,19 @@ class _Group:
             mininterval=1.0 if sys.stderr.isatty() else 60.0,
             dynamic_ncols=True,
         )
-        with bar, self._signals_noted():
-            try:
-                self._each(lambda member, run: run.start())
-                while self.going:
-                    self._train_epoch(bar)
-                    finished = [k for k in self.going if self.runs[k].finished(self.step, epochs, convergence)]
-                    if finished:
-                        self._save(finished)
-                        self.going = [k for k in self.going if k not in finished]
-            except tf.errors.OpError as error:
-                raise TrainingError(f"{self.runs[0].directory}: {_first_line(error)}") from None
+        with bar:
+            self._each(lambda member, run: run.start())
+            self._end_if_asked()
+            while self.going:
+                self._train_epoch(bar)
+                finished = [k for k in self.going if self.runs[k].finished(self.step, epochs, convergence)]
+                self._save(finished)
+                self.going = [k for k in self.going if k not in finished]
+        self._end_if_asked()
 
-    @contextlib.contextmanager
-    def _signals_noted(self):
-        def note(signum, frame):
-            self._signal = signum
-
-        handlers = {}
-        if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.signal(number, note) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+    def _end_if_asked(self) -> None:
+        if self._signals:
+            raise Interrupted(f"stopped at step {self.step}, which is saved", self._signals[0])
 
     def _steps(self, step: int, number: int) -> tuple[np.ndarray, float]:
         """Make training steps; returns their ELBOs [step, member], and the seconds they took."""
@@ -557,15 +600,14 @@ class _Group:
             self._each(lambda member, run: run.note(step, elbos[:, member], seconds))
             bar.update(number)
             logged = self.step == self.runs[0].last_logged(self.step)
-            due = logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-            if logged or self._signal is not None:
+            if logged or self._signals:
                 self._require_finite_weights()
             if logged and self.going:
                 self._write_logs(self.runs[0].last_logged(step), bar)
-            if due or self._signal is not None:
+            if self._signals or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS):
                 self._save(self.going)
-            if self._signal is not None:
-                raise Interrupted(f"stopped at step {self.step}, which is saved", self._signal)
+                self._saved_at = time.monotonic()
+            self._end_if_asked()
 
     def _each(self, action) -> None:
         """Do something for every run that is going; those for which it fails end here."""
@@ -573,7 +615,7 @@ class _Group:
             try:
                 action(member, self.runs[member])
             except TrainingError as error:
-                self.failures.append(error)
+                self._failures.append(str(error))
                 self.going.remove(member)
 
     def _require_finite_weights(self) -> None:
@@ -617,7 +659,6 @@ class _Group:
                 run.save()
 
         self._each(save)
-        self._saved_at = time.monotonic()
 
 
 def _checkpoint(model: SuPAIR | AIR, **others: Any) -> tf.train.Checkpoint:

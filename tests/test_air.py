@@ -9,8 +9,9 @@ import tensorflow as tf
 import tiny
 
 from supair.air import AIR, AirSample, sample_at, scene_points, window_points
-from supair.config import AirConfig, ConfigError, TrainingConfig
-from supair.training import Optimizer, Run, read_log
+from supair.config import AirConfig, ConfigError, TrainingConfig, air_training
+from supair.together import Together
+from supair.training import Optimizer, Run, make_train_steps, read_log, sample_noise
 
 TINY = AirConfig(
     scene_size=8, window_size=5, num_steps=2, lstm_units=4, hidden_units=6, head_units=3, what_size=2, count_ratio=0.4
@@ -107,7 +108,7 @@ def test_exact_gradient_is_the_difference_quotient(air, images, noise, seed):
 def estimate(model: AIR, images, noise) -> np.ndarray:
     """The estimator's gradient with one sample of z_pres."""
     with tf.GradientTape() as tape:
-        loss, _ = model.training_loss(images, noise)
+        loss, _ = model.training_loss(images, noise, 0)
     return flat(tape.gradient(loss, guide_variables(model)))
 
 
@@ -133,7 +134,7 @@ def test_only_what_follows_a_decision_weighs_on_it(air, images, noise):
     fixed = with_z_pres(noise, [1, 1])
     bias = air.head.layers[-1].bias
     with tf.GradientTape() as tape:
-        loss, _ = air.training_loss(images, fixed)
+        loss, _ = air.training_loss(images, fixed, 0)
     evaluation = air.evaluate_elbo(images, fixed)
     terms = np.asarray(sum(evaluation.log_p) - sum(evaluation.log_q))
     likelihood = np.asarray(evaluation.elbo.likelihood)
@@ -150,7 +151,7 @@ def sampled_estimates(model: AIR, images, noise, number: int) -> np.ndarray:
     @tf.function(autograph=False)
     def one(noise):
         with tf.GradientTape() as tape:
-            loss, _ = model.training_loss(images, noise)
+            loss, _ = model.training_loss(images, noise, 0)
         return tf.concat([tf.reshape(part, [-1]) for part in tape.gradient(loss, guide_variables(model))], axis=0)
 
     drawn = np.tile(noise, [number, 1, 1, 1])
@@ -191,7 +192,7 @@ def test_baseline_loss_reaches_the_baseline_alone(air, images, noise):
     with tf.GradientTape(persistent=True) as tape:
         evaluation = air.evaluate_elbo(images, noise)
         through_baseline = tf.reduce_sum(tf.square(evaluation.baseline))
-        loss, _ = air.training_loss(images, noise)
+        loss, _ = air.training_loss(images, noise, 0)
     assert all(gradient is None for gradient in tape.gradient(through_baseline, guide_variables(air)))
     elbo, log_p, log_q = evaluation.elbo, evaluation.log_p, evaluation.log_q
     terms = np.asarray(sum(log_p) - sum(log_q))
@@ -220,7 +221,7 @@ def test_absent_objects_do_not_count(air, images, noise):
 
 def test_every_weight_receives_a_gradient(air, images, noise):
     with tf.GradientTape() as tape:
-        loss, _ = air.training_loss(images, with_z_pres(noise, [1, 1]))
+        loss, _ = air.training_loss(images, with_z_pres(noise, [1, 1]), 0)
     for variable, gradient in zip(air.trainable_variables, tape.gradient(loss, air.trainable_variables)):
         assert gradient is not None and np.any(np.asarray(gradient) != 0), f"{variable.path} receives no gradient"
 
@@ -319,7 +320,7 @@ def test_eager_equals_compiled(images):
 
     def loss_and_gradients():
         with tf.GradientTape() as tape:
-            loss, _ = model.training_loss(images.astype(np.float32), noise)
+            loss, _ = model.training_loss(images.astype(np.float32), noise, 0)
         return loss, tape.gradient(loss, model.trainable_variables)
 
     eager_loss, eager = loss_and_gradients()
@@ -337,7 +338,7 @@ def test_two_learning_rates(tmp_path):
     before = [variable.numpy() for variable in model.trainable_variables]
     with tf.GradientTape() as tape:
         images, noise = tiny.scenes(4).read(0, 4), np.random.default_rng(0).normal(size=[4, 2, 6]).astype(np.float32)
-        loss, _ = model.training_loss(images, noise)
+        loss, _ = model.training_loss(images, noise, 0)
     gradients = tape.gradient(loss, model.trainable_variables)
     optimizer.apply(gradients, model.trainable_variables)
     assert optimizer.step == 1
@@ -391,3 +392,19 @@ def test_every_scene_starts_with_few_objects(images):
         np.testing.assert_allclose(model(images).pres_logit, logit)
         reference = AIR(TINY, seed=4, dtype="float64")  # the rest of the head starts as without
         np.testing.assert_array_equal(model(images).where_loc[:, 0], reference(images).where_loc[:, 0])
+
+
+def test_seeds_together_are_trained_as_alone():
+    """Two steps of both optimizers, the baseline's included."""
+    training = dataclasses.replace(air_training(0), batch_size=4)
+    images = np.random.default_rng(0).integers(0, 256, [8, *_images().shape[1:]]).astype(np.uint8)
+
+    def weights_after(model, seeds):
+        noise = np.stack([[sample_noise(model, seed, step, 4) for seed in seeds] for step in range(2)])
+        steps = make_train_steps(model, Optimizer(model, training), 4, 255, compiled=False)
+        steps(tf.constant(images), noise, tf.constant(0), tf.constant(2))
+        return [variable.numpy() for variable in model.trainable_variables]
+
+    together = weights_after(Together([AIR(TINY, seed) for seed in (0, 1)]), (0, 1))
+    for ours, expected in zip(together, weights_after(AIR(TINY, 1), [1]), strict=True):
+        np.testing.assert_allclose(ours[1], expected, atol=1e-5)

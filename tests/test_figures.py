@@ -164,7 +164,7 @@ def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_p
     first = run_all.main(["--shard", "1/2", *options])
     assert first == 0 and "jobs of the others are not" in capsys.readouterr().out and not list((tmp_path / "out").iterdir())
     assert run_all.main(["--shard", "2/2", *options]) == 0
-    assert set(done) == {job for jobs in run_all.phases() for job in jobs} and len(set(done)) == len(done) == 80 + 60 + 5
+    assert set(done) == {job for jobs in run_all.phases() for job in jobs} and len(set(done)) == len(done) == 100 + 80 + 5
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "fig4_progress.png", "fig5_learning.png", "fig5_learning_epochs.png", "fig6_noise.png",
     }  # fmt: skip

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, background_spn, object_spn, paper_model
-from supair.config import WarmUp
+from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, WarmUp, background_spn, object_spn, paper_model
 
 
 def evaluate(model: SuPAIR, batch: int = 8):

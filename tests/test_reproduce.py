@@ -82,7 +82,7 @@ def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_p
     first = capsys.readouterr().out
     assert (
         "2 runs" in first
-        and "[1/2] SuPAIR, Sprites, seed 0 and 3, to epoch 2" in first
+        and "[1/2] SuPAIR, Sprites, seeds 0, 3, to epoch 2" in first
         and "[2/2]" not in first
         and "have not got to" not in first
         and "±" in first
@@ -196,7 +196,8 @@ def test_interrupted_table_shows_what_there_is(small, capsys, monkeypatch):
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(small, capsys, tmp_path):
     """Damage one seed's run and deny the next: the table has the third, names both, and the exit code says so."""
-    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "1", *small]
+    options = ["--seeds", "0", "1", "2", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "1"]
+    options += ["--together", "3", *small]
     folder = tmp_path / "runs/supair/sprites/paper"
     (folder / "seed0").mkdir(parents=True)
     (folder / "seed0" / "config.json").write_text("{}")

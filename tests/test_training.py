@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingError
-from supair.training import Convergence, Interrupted, Optimizer, make_train_steps, read_log, sample_noise, train
+from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingError, WarmUp, train
+from supair.training import Convergence, Interrupted, Optimizer, make_train_steps, read_log, sample_noise
 
 VOLATILE = {"train_seconds"}
 
@@ -150,9 +150,10 @@ def test_compiled_training_step_equals_uncompiled(undisturbed, tmp_path):
 
 
 def test_one_step_is_adam_on_the_negative_mean_elbo():
-    """The first step by hand: m and v start at zero, so every weight moves by lr * g / (|g| + epsilon')."""
-    model, scenes = SuPAIR(tiny.MODEL, 3), tiny.scenes()
+    """By hand, with m and v at zero, the first step after a warm-up: the training knows how far it is."""
+    model, scenes = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(steps=4)), 3), tiny.scenes()
     optimizer = Optimizer(model, tiny.TRAINING)
+    optimizer.iterations.assign(4)
     before = [variable.numpy() for variable in model.trainable_variables]
     images, noise = scenes.images[:16], sample_noise(model, 3, 0, 8)
     with tf.GradientTape() as tape:
@@ -161,10 +162,11 @@ def test_one_step_is_adam_on_the_negative_mean_elbo():
     gradients = tape.gradient(loss, model.trainable_variables)
     steps = make_train_steps(model, optimizer, 8, scenes.white, compiled=False)
     found = steps(tf.constant(images), np.stack([[noise]] * 2), tf.constant(1), tf.constant(2)).numpy()
-    assert found[1, 0] == pytest.approx(-float(loss), rel=1e-5) and optimizer.step == 1
+    assert found[1, 0] == pytest.approx(-float(loss), rel=1e-5) and optimizer.step == 5
     for variable, old, gradient in zip(model.trainable_variables, before, gradients):
         gradient = np.asarray(gradient, np.float64)
-        expected = -1e-3 * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(0.001))
+        rate = 1e-3 * np.sqrt(1 - 0.999**5) / (1 - 0.9**5)
+        expected = -rate * 0.1 * gradient / (np.sqrt(0.001) * np.abs(gradient) + 1e-8)
         np.testing.assert_allclose(variable.numpy() - old, expected, atol=2e-6, err_msg=variable.path)
 
 
@@ -193,6 +195,7 @@ def test_weights_broken_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
     with tiny.run(tmp_path) as run:
         run.train(1)
         good = weights(run)
+    with tiny.run(tmp_path) as run:
         after_steps(monkeypatch, lambda: run.model.inference.bias.assign(run.model.inference.bias * np.nan))
         with pytest.raises(TrainingError, match="weights are not finite after step 6"):
             run.train(2)
@@ -363,7 +366,8 @@ def test_log_holds_the_boxes_of_the_first_test_scenes(tmp_path):
 def test_seeds_trained_together_equal_seeds_trained_alone(undisturbed, tmp_path):
     """The curve, the weights and the optimizer's state, also if a run goes on alone."""
     configs = [dataclasses.replace(tiny.TRAINING, seed=seed) for seed in (4, 3)]
-    with tiny.run(tmp_path / "4", configs[0]) as other, tiny.run(tmp_path / "3", configs[1]) as run:
+    data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
+    with tiny.run(tmp_path / "4", configs[0], data=data) as other, tiny.run(tmp_path / "3", configs[1], data=data) as run:
         train([other, run], 2)
         assert other.step == run.step == 10
         run.train(3)
@@ -377,9 +381,14 @@ def test_seeds_trained_together_equal_seeds_trained_alone(undisturbed, tmp_path)
 
 def test_a_run_that_fails_does_not_stop_those_trained_with_it(tmp_path):
     configs = [dataclasses.replace(tiny.TRAINING, seed=seed) for seed in (3, 4)]
-    with tiny.run(tmp_path / "3", configs[0]) as first, tiny.run(tmp_path / "4", configs[1]) as second:
+    data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
+    with tiny.run(tmp_path / "3", configs[0], data=data) as first, tiny.run(tmp_path / "4", configs[1], data=data) as second:
         first.model.inference.bias.assign(first.model.inference.bias * np.nan)
         with pytest.raises(TrainingError, match="3: the ELBO is not finite at step 1"):
             train([first, second], 1)
     assert [line["step"] for line in read_log(tmp_path / "4" / "log.jsonl")] == [3, 5]
     assert not read_log(tmp_path / "3" / "log.jsonl")
+    other = dataclasses.replace(tiny.TRAINING, seed=5, learning_rate=0.1)
+    with tiny.run(tmp_path / "5", other) as third, tiny.run(tmp_path / "4", configs[1]) as second:
+        with pytest.raises(ConfigError, match="runs of one configuration on the same data, found others in .*5"):
+            train([second, third], 1)
