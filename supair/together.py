@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rat_spn.layers import GaussianLeaves
+from rat_spn.layers import GaussianLeaves, SumProducts
 from supair.air import AIR
 from supair.config import ConfigError
 from supair.model import SuPAIR
@@ -32,8 +32,7 @@ class Together:
     def __init__(self, models: list[SuPAIR | AIR]):
         self.models, first = models, models[0]
         self.name, self.config, self.noise_size, self.elbo_terms = first.name, first.config, first.noise_size, first.elbo_terms
-        shapes = {tuple(tuple(variable.shape) for variable in model.trainable_variables) for model in models}
-        if len(shapes) > 1 or any(model.config != self.config for model in models):
+        if len({_structure(model) for model in models}) > 1 or any(model.config != self.config for model in models):
             raise ConfigError("expected models of one configuration and one structure to train together")
         self.trainable_variables = [
             keras.Variable(np.stack([variable.numpy() for variable in members]), name=members[0].name)
@@ -77,6 +76,12 @@ def unstack(stacked: list, member: int, variables: list) -> None:
     """Give one member's variables its part of the stacked ones."""
     for variable, own in zip(stacked, variables):
         own.assign(variable if tuple(variable.shape) == tuple(own.shape) else variable[member])
+
+
+def _structure(model: SuPAIR | AIR) -> str:
+    """What must be the same in all members: the shapes of the weights, and which regions each sum layer mixes."""
+    blocks = [layer.blocks for layer in model._flatten_layers() if isinstance(layer, SumProducts)]
+    return str(([tuple(variable.shape) for variable in model.trainable_variables], blocks))
 
 
 def _leaf_layers(model: SuPAIR | AIR) -> list[GaussianLeaves]:

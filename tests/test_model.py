@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from rat_spn import RegionGraph, random_region_graph
 from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, WarmUp, background_spn, object_spn, paper_model
+from supair.together import Together
 
 
 def evaluate(model: SuPAIR, batch: int = 8):
@@ -260,3 +262,13 @@ def test_reconstruction_has_no_seams(monkeypatch):
     monkeypatch.setattr(model.background_spn, "reconstruct", lambda x, observed, seed: tf.ones_like(x))
     model.inference.output_layer.bias.assign([9.0, 0.3, -0.2, 0.4, -0.6, 0.0, 0.0, 0.0, 0.0])
     np.testing.assert_allclose(model.reconstruct(tiny.scenes(4).read(0, 4)), 1.0, rtol=1e-6)
+
+
+def test_only_models_of_one_structure_go_together():
+    Together([SuPAIR(tiny.MODEL, seed) for seed in (0, 1)])
+    graph = random_region_graph(36, 2, 2, seed=0)
+    swapped = RegionGraph(36, graph.regions, [(p.parent, p.right, p.left) for p in graph.partitions])
+    others = [SuPAIR(tiny.MODEL, 0, object_graph=swapped), SuPAIR(dataclasses.replace(tiny.MODEL, count_penalty=1.0), 0)]
+    for other in others:
+        with pytest.raises(ConfigError, match="one configuration and one structure"):
+            Together([SuPAIR(tiny.MODEL, 0), other])
