@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-TOGETHER_ON_GPU = 10
+TOGETHER_ON_GPU = 10  # seeds that one compiled step trains there, unless asked otherwise
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # scripts train in processes of their own, beside this one
 

@@ -40,9 +40,9 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
 
     import data as scenes
     from reproduce.experiments import Experiment
-    from supair.hardware import has_gpu, matmul_gflops
+    from supair.hardware import matmul_gflops
     from supair.together import Together
-    from supair.training import EVALUATION_BATCH, STEPS_PER_CALL, Evaluator, Optimizer, make_train_steps, sample_noise
+    from supair.training import EVALUATION_BATCH, Evaluator, Optimizer, make_train_steps, sample_noise, steps_per_call
 
     batch, side, steps, together = (case[name] for name in ("batch", "side", "steps", "together"))
     experiments = [Experiment(case["model"], "multi_mnist", "paper", seed) for seed in range(together)]
@@ -53,7 +53,7 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
     optimizer = Optimizer(model, dataclasses.replace(experiment.training_config(), batch_size=batch))
     scene_file = scenes.load("multi_mnist", 0, data, mnist=mnist)
     train_steps = make_train_steps(model, optimizer, batch, scene_file["train"].white)
-    number = STEPS_PER_CALL["GPU" if has_gpu() else "CPU"]
+    number = steps_per_call()
     # Larger scenes are the paper's on a larger canvas.
     images = np.zeros([number * batch, side, side], np.uint8)
     images[:, :50, :50] = np.resize(scene_file["train"].images[: number * batch], [number * batch, 50, 50])

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import multiprocessing
 import os
@@ -135,8 +136,8 @@ class Work:
             for number, job in enumerate(self.jobs):
                 if job in tried or self._is_done(job):
                     continue
-                together = [other for other in self.jobs[number:] if job.goes_with(other) and not self._is_done(other)]
-                together = together[: self.settings.together]
+                same = (other for other in self.jobs[number:] if job.goes_with(other) and not self._is_done(other))
+                together = list(itertools.islice(same, self.settings.together))
                 tried.update(together)
                 length = "until converged" if job.converge else f"to epoch {job.epochs}"
                 print(

@@ -111,6 +111,11 @@ class Optimizer:
             adam.apply([gradients[k] for k in places], [variables[k] for k in places])
 
 
+def steps_per_call() -> int:
+    """How many training steps one call of the compiled function makes on this machine."""
+    return STEPS_PER_CALL["GPU" if has_gpu() else "CPU"]
+
+
 def make_train_steps(model: SuPAIR | AIR | Together, optimizer: Optimizer, batch_size: int, white: int, compiled: bool = True):
     """The training step, several times in one call.
 
@@ -363,8 +368,10 @@ class Run:
         if not np.all(np.isfinite(elbos)):
             step = before + int(np.argmin(np.isfinite(elbos))) + 1
             raise TrainingError(f"{self.directory}: the ELBO is not finite at step {step}; {_KEPT}")
-        for elbo in elbos:
-            self._elbo_sum.assign_add(elbo)
+        total = float(self._elbo_sum)
+        for elbo in elbos:  # one by one, so that it does not matter how many steps a call makes
+            total += float(elbo)
+        self._elbo_sum.assign(total)
 
     def write_log(self, step: int, previous: int, measured: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         """Write a line; returns it and, if the run has just collapsed, a warning."""
@@ -529,7 +536,7 @@ class _Group:
         self._images = tf.constant(scenes.images[:])
         self._train_steps = make_train_steps(self.model, self.optimizer, self.config.batch_size, scenes.white, first.compiled)
         self._evaluator = Evaluator(self.model, first.data["test"], first.compiled)
-        steps = min(STEPS_PER_CALL["GPU" if has_gpu() else "CPU"], self.steps_per_epoch)
+        steps = min(steps_per_call(), self.steps_per_epoch)
         shape = [steps, len(runs), self.config.batch_size, self.model.config.num_steps, self.model.noise_size]
         self._noise = np.zeros(shape, np.float32)
 
@@ -609,9 +616,9 @@ class _Group:
                 self._saved_at = time.monotonic()
             self._end_if_asked()
 
-    def _each(self, action) -> None:
-        """Do something for every run that is going; those for which it fails end here."""
-        for member in list(self.going):
+    def _each(self, action, members: list[int] | None = None) -> None:
+        """Do something for every run that is going, or for some of them; those for which it fails end here."""
+        for member in list(self.going if members is None else members):
             try:
                 action(member, self.runs[member])
             except TrainingError as error:
@@ -652,13 +659,12 @@ class _Group:
 
     def _save(self, members: list[int]) -> None:
         def save(member, run):
-            if member in members:
-                if isinstance(self.model, Together):
-                    unstack(self.model.trainable_variables, member, run.model.trainable_variables)
-                    unstack(self.optimizer.variables, member, run.optimizer.variables)
-                run.save()
+            if isinstance(self.model, Together):
+                unstack(self.model.trainable_variables, member, run.model.trainable_variables)
+                unstack(self.optimizer.variables, member, run.optimizer.variables)
+            run.save()
 
-        self._each(save)
+        self._each(save, members)
 
 
 def _checkpoint(model: SuPAIR | AIR, **others: Any) -> tf.train.Checkpoint:

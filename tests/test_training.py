@@ -87,7 +87,7 @@ def test_interrupted_and_resumed_equals_undisturbed(undisturbed, tmp_path, monke
     """A signal after any step: the state is saved there, and the rest of the curve is the same."""
     monkeypatch.setattr("supair.training.STEPS_PER_CALL", {"CPU": 1, "GPU": 1})
     seconds = 0.0
-    for stop in (4, 11):
+    for stop in (4, 5, 11):
         with tiny.run(tmp_path) as run:
 
             def interrupt(run=run, stop=stop):
