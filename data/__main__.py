@@ -2,6 +2,7 @@
 
 python -m data make multi_mnist sprites     make them, if they are not there (default: all four)
 python -m data inspect FILE.h5 [...]        check files and say what is in them
+python -m data letters DIR                  draw JPEG files with letters, an example of images that are not the paper's
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from data.letters import write_letters
 from data.scenes import MNIST_PATH, DataError
 from data.store import DATASETS, DEFAULT_DIRECTORY, load, path_of, read
 
@@ -30,6 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     maker.add_argument("--directory", type=Path, default=DEFAULT_DIRECTORY, metavar="DIR", help="default: data/generated/")
     maker.add_argument("--mnist", type=Path, default=MNIST_PATH, metavar="FILE", help="the digits (default: data/mnist.npz)")
     maker.add_argument("--sizes", type=int, nargs=2, metavar=("TRAIN", "TEST"), help="numbers of scenes (default: the paper's)")
+    letters = commands.add_parser("letters", help="draw pictures of letters")
+    letters.add_argument("directory", type=Path, metavar="DIR", help="a new folder, with train/ and test/ in it")
+    letters.add_argument("--sizes", type=int, nargs=2, metavar=("TRAIN", "TEST"), default=(20_000, 1000), help="default: 20000 1000")
+    letters.add_argument("--seed", type=int, default=0, help="decides the pictures (default: 0)")
     inspector = commands.add_parser("inspect", help="check and describe data set files")
     inspector.add_argument("files", nargs="+", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
@@ -40,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
             load(dataset, arguments.seed, arguments.directory, sizes, arguments.mnist)
             path = path_of(dataset, arguments.seed, arguments.directory, sizes)
             tqdm.write(f"{path}: there and checked after {time.perf_counter() - start:.1f} s")
+    elif arguments.command == "letters":
+        write_letters(arguments.directory, tuple(arguments.sizes), arguments.seed)
+        print(f"{arguments.directory}: {arguments.sizes[0]} pictures in train/, {arguments.sizes[1]} in test/")
     else:
         for path in arguments.files:
             _describe(path)

@@ -1,6 +1,7 @@
 """Copy runs into results/, where they can be committed: configuration, log, sessions, and a note.
 
 python reproduce/record.py --note "shared its cores" --seconds-per-step 0.124 supair/sprites/paper/seed3 [...]
+python reproduce/record.py --pretrained supair/sprites/paper/seed3    its weights into pretrained/sprites/ instead
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import _setup
 from reproduce.experiments import Experiment
-from reproduce.runs import RECORDED, log_lines
-from supair.training import TrainingError, write_whole
+from reproduce.runs import PRETRAINED, RECORDED, epoch_lines, log_lines
+from supair.saved import write_weights
+from supair.training import TrainingError, load_weights, write_whole
 
 FILES = ("config.json", "sessions.jsonl", "log.jsonl")
 
@@ -48,11 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=Path, default=_setup.ROOT / "runs", metavar="DIR", help="where runs are kept (default: runs/)"
     )
+    parser.add_argument(
+        "--pretrained", action="store_true", help="write weights in half precision to pretrained/DATASET/, and what made them"
+    )
     arguments = parser.parse_args(argv)
     for run in arguments.experiments:
         source, target = arguments.runs / run.path, RECORDED / run.path
         if not log_lines(arguments.runs, run):
             raise TrainingError(f"{source}: no run with a log")
+        if arguments.pretrained:
+            print(_pretrained(run, arguments.runs, arguments.note))
+            continue
         contents = {name: (source / name).read_text() for name in FILES}
         record = {"seconds_per_step": arguments.seconds_per_step, "note": arguments.note}
         target.mkdir(parents=True, exist_ok=True)
@@ -60,6 +68,22 @@ def main(argv: list[str] | None = None) -> int:
             write_whole(target / name, text)
         print(target)
     return 0
+
+
+def _pretrained(run: Experiment, runs: Path, note: str) -> Path:
+    source, target = runs / run.path, PRETRAINED / run.dataset
+    model = run.build()
+    load_weights(model, source)
+    last = epoch_lines(runs, run)[-1]
+    kept = ("epoch", "test_accuracy", "test_elbo")
+    made_by = {"run": str(run.path), "note": note, **{name: last[name] for name in kept}}
+    sessions = source / "sessions.jsonl"
+    made_by["sessions"] = [json.loads(line) for line in sessions.read_text().splitlines()] if sessions.exists() else []
+    target.mkdir(parents=True, exist_ok=True)
+    write_weights(model, target)
+    write_whole(target / "config.json", (source / "config.json").read_text())
+    write_whole(target / "run.json", json.dumps(made_by, indent=2) + "\n")
+    return target
 
 
 if __name__ == "__main__":

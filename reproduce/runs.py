@@ -41,6 +41,7 @@ from supair.training import (
 DATA_SEED = 0  # all runs see the same scenes
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "results"
+PRETRAINED = ROOT / "pretrained"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,11 @@
 """SuPAIR: scenes understood with sum-product networks (Stelzner, Peharz & Kersting, ICML 2019)."""
 
+import os
+import sys
+
+if sys.argv[0] == "-m":  # `python -m supair`: TensorFlow's start-up messages do not belong on a user's screen
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 from supair.config import (
     ConfigError,
     ModelConfig,

@@ -109,12 +109,21 @@ class ModelConfig:
     object: SpnConfig = field(default_factory=object_spn)
     background: SpnConfig | None = field(default_factory=background_spn)  # None: the fixed background below
     fixed_background_scale: float = 0.35  # "w/o bg", Figure 5: N(0, scale²) on every background pixel (code)
+    # Which patch pixels a box observes: all, their density weighted by the box's area ("area", equation 7), or those that
+    # a scene pixel falls on ("exact", equation 6; see `geometry.take_apart_exactly`).
+    downsampling: str = "area"
+    # One object SPN for all ("shared"), one for each step ("per_step"), or a mixture of `object_classes` ("mixture");
+    # section 3.1 suggests the others.
+    object_models: str = "shared"
+    object_classes: int = 3
     warm_up: WarmUp | None = None  # None: the paper's objective from the first step on; see `robust_model`
 
     def __post_init__(self):
-        for name in ("scene_size", "patch_size", "num_steps", "lstm_units", "hidden_units"):
+        for name in ("scene_size", "patch_size", "num_steps", "lstm_units", "hidden_units", "object_classes"):
             value = getattr(self, name)
             _require(_is_integer(value, 1), f"{name} to be an integer of at least 1", value)
+        for name, values in (("downsampling", ("area", "exact")), ("object_models", ("shared", "per_step", "mixture"))):
+            _require(getattr(self, name) in values, f"{name} out of {', '.join(values)}", getattr(self, name))
         _require(self.patch_size >= 2, "patch_size of at least 2", self.patch_size)
         _require(
             self.patch_size <= self.scene_size,
@@ -268,6 +277,21 @@ def paper_model(dataset: str, structure: str = "random", background: bool = True
         object=object_spn(*object_variances, structure=structure),
         background=background_spn(*background_variances, structure=structure) if background else None,
     )
+
+
+def model_from_settings(settings: dict) -> ModelConfig:
+    """The configuration that a run's `config.json` holds under "model".
+
+    Raises:
+      ConfigError: if it is no configuration of SuPAIR.
+    """
+    parts = {"object": SpnConfig, "background": SpnConfig, "warm_up": WarmUp}
+    try:
+        return ModelConfig(
+            **{name: value if value is None or name not in parts else parts[name](**value) for name, value in settings.items()}
+        )
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"expected the settings of a SuPAIR model ({error})") from None
 
 
 def robust_model(dataset: str) -> ModelConfig:

@@ -17,11 +17,7 @@ class SceneParts(NamedTuple):
     patches: tf.Tensor  # [step, batch, A, A], the boxes' content
     visible: tf.Tensor  # [step, batch, A, A] in [0, 1], 0 where occluded by earlier steps or outside the scene
     background_maps: tf.Tensor  # [step + 1, batch, B, B] in [0, 1], what the first n objects leave of the scene
-
-    @property
-    def overlap(self):
-        """The occluded share of every object, [step, batch]."""
-        return 1.0 - tf.reduce_mean(self.visible, axis=[2, 3])
+    overlap: tf.Tensor  # [step, batch], the occluded share of every object
 
 
 def hat(offsets):
@@ -117,4 +113,63 @@ def take_apart(images, z_where, patch_size: int) -> SceneParts:
     if steps > 1:
         behind = crop(tf.stack(maps[1:-1]), border_rows[1:], border_columns[1:])
         visible = tf.concat([visible, behind], axis=0)
-    return SceneParts(patches, visible, tf.stack(maps))
+    return SceneParts(patches, visible, tf.stack(maps), overlap=1.0 - tf.reduce_mean(visible, axis=[2, 3]))
+
+
+def take_apart_exactly(images, z_where, patch_size: int, shifts) -> SceneParts:
+    """Give every pixel of a scene to one pixel of one patch or to the background (equation 6).
+
+    A scene pixel at the patch coordinates (u, v) goes to the patch pixel (floor(u + shift), floor(v + shift')), if that is
+    in the patch and no earlier step has taken it.  With shifts uniform in [0, 1) these are the four neighbours with their
+    bilinear weights.  A patch pixel can take only one: where a box is so large that scene pixels lie closer than the
+    patch's, it takes the first, and the others are left to what is behind.
+
+    `visible` and `background_maps` are zeros and ones.  As these and the content have no gradient by z_where, theirs is
+    that of soft ones: of what bilinear crops see, of a patch pixel's chance to take one, visible * pitch * pitch', and of
+    the share of a scene pixel that the box covers.
+
+    Args:
+      images: [batch, B, B].
+      z_where: [batch, step, 4].
+      patch_size: A.
+      shifts: [batch, step, 2] in [0, 1), for rows and columns.
+    """
+    soft = take_apart(images, z_where, patch_size)
+    z_where, shifts = (tf.transpose(values, [1, 0, 2]) for values in (z_where, shifts))  # [step, batch, ...]
+    pitches = z_where[..., 1::-1] * (patch_size / (patch_size - 1))  # of patch pixels in the scene, rows and columns
+    pixels, patch_pixels = (tf.range(size, dtype=images.dtype) for size in (images.shape[1], float(patch_size)))
+    takes, covers = [], []  # along rows and columns: [step, batch, A, B], which patch pixel takes which; [step, batch, B]
+    for axis, start in enumerate((z_where[..., 3:4], z_where[..., 2:3])):
+        points = (pixels - start) / pitches[..., axis : axis + 1]  # [step, batch, B], growing
+        covers.append(tf.clip_by_value(tf.minimum(1.0 + points, patch_size - points), 0.0, 1.0))
+        goals = tf.floor(points + shifts[..., axis : axis + 1])
+        wanted = goals[..., tf.newaxis, :] == patch_pixels[:, tf.newaxis]
+        before = tf.pad(wanted[..., :-1], [[0, 0]] * 3 + [[1, 0]])  # whether the scene pixel before wants the same
+        takes.append(tf.cast(wanted & ~before, images.dtype))
+    by_row, by_column = takes
+
+    soft_free = hard_free = tf.ones_like(images)
+    visible, maps, soft_maps = [], [hard_free], [soft_free]
+    for step in range(z_where.shape[0]):
+        visible.append(tf.matmul(tf.matmul(by_row[step], hard_free), by_column[step], transpose_b=True))
+        row, column = (tf.reduce_sum(take[step], axis=1) for take in takes)  # [batch, B]
+        hard_free *= 1.0 - row[:, :, tf.newaxis] * column[:, tf.newaxis, :]
+        row, column = (cover[step] for cover in covers)
+        soft_free *= 1.0 - tf.matmul(row[:, :, tf.newaxis], column[:, tf.newaxis, :])
+        maps.append(hard_free)
+        soft_maps.append(soft_free)
+    content = tf.matmul(tf.matmul(by_row, images), by_column, transpose_b=True)
+    filled = tf.reduce_sum(by_row, axis=3)[..., tf.newaxis] * tf.reduce_sum(by_column, axis=3)[..., tf.newaxis, :]
+    chance = soft.visible * tf.reduce_prod(pitches, axis=2)[..., tf.newaxis, tf.newaxis]
+    return SceneParts(
+        # A patch pixel that takes none shows what it would, for the gradient by its chance.
+        patches=_with_gradient(content + (1.0 - filled) * soft.patches, soft.patches),
+        visible=_with_gradient(tf.stack(visible), chance),
+        background_maps=_with_gradient(tf.stack(maps), tf.stack(soft_maps)),
+        overlap=soft.overlap,
+    )
+
+
+def _with_gradient(value, of):
+    """`value`, with the gradient of another tensor (straight-through)."""
+    return of + tf.stop_gradient(value - of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
 from supair.config import ConfigError, ModelConfig, SpnConfig
-from supair.geometry import SceneParts, crop, take_apart
+from supair.geometry import SceneParts, crop, take_apart, take_apart_exactly
 from supair.inference import InferenceNetwork, SceneDescription
 
 
@@ -38,7 +39,7 @@ class Evaluation(NamedTuple):
     z_where: tf.Tensor  # [batch, step, 4], the sample
     parts: SceneParts
     log_q_where: tf.Tensor  # [batch, step]
-    log_p_objects: tf.Tensor  # [batch, step], scaled by the area of the box (equation 7)
+    log_p_objects: tf.Tensor  # [batch, step], scaled by the area of the box unless downsampling is exact (equations 7, 6)
     log_p_background: tf.Tensor  # [batch, step + 1]
 
 
@@ -67,7 +68,8 @@ class SuPAIR(keras.Model):
     Args:
       config: the configuration.
       seed: decides structures and initial weights.
-      object_graph, background_graph: region graphs to use instead of those that the configuration describes.
+      object_graph, background_graph: region graphs to use instead of those that the configuration describes; the first for
+        a shared object SPN.
       dtype: "float32" or "float64".
 
     Call arguments:
@@ -77,7 +79,6 @@ class SuPAIR(keras.Model):
       ConfigError: if the configuration's structures do not fit its sizes.
     """
 
-    noise_size = 4  # standard normal numbers that a step of a scene needs, for z_where
     baseline_variables = ()
     elbo_terms = Elbo._fields
     collapse_hints = {
@@ -96,18 +97,32 @@ class SuPAIR(keras.Model):
     ):
         super().__init__(dtype=dtype, name="supair")
         self.config = config
+        # Standard normal numbers that a step of a scene needs: for z_where, and for the shifts of exact downsampling.
+        self.noise_size = 6 if config.downsampling == "exact" else 4
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(5) >> 2]
         self.inference = InferenceNetwork(config, seeds[0], dtype=dtype, name="inference")
         try:
             object_graph = object_graph or _region_graph(config.object, config.patch_size, seeds[1])
-            self.object_spn = _spn(config.object, object_graph, seeds[2], dtype, "object_spn")
+            self.object_spns = [_spn(config.object, object_graph, seeds[2], dtype, "object_spn")]
+            more = {"shared": 1, "per_step": config.num_steps, "mixture": config.object_classes}[config.object_models] - 1
+            for index, state in enumerate(np.random.SeedSequence([seed, 1]).generate_state(2 * more).reshape(-1, 2) >> 2):
+                graph = _region_graph(config.object, config.patch_size, int(state[0]))
+                self.object_spns.append(_spn(config.object, graph, int(state[1]), dtype, f"object_spn_{index + 2}"))
             self.background_spn = None
             if config.background is not None:
                 background_graph = background_graph or _region_graph(config.background, config.scene_size, seeds[3])
                 self.background_spn = _spn(config.background, background_graph, seeds[4], dtype, "background_spn")
         except ValueError as error:
             raise ConfigError(f"the SPN's structure does not fit: {error}") from error
+        if config.object_models == "mixture":
+            self.class_logits = self.add_weight(shape=[config.object_classes], initializer="zeros", name="class_logits")
         self.built = True
+
+    @property
+    def object_spn(self) -> RatSpn:
+        """The object model, if all objects share it."""
+        (spn,) = self.object_spns
+        return spn
 
     def call(self, images) -> SceneDescription:
         return self.inference(images)
@@ -145,15 +160,17 @@ class SuPAIR(keras.Model):
 
         Args:
           images: [batch, scene_size, scene_size] in [0, 1].
-          noise: [batch, step, 4], standard normal; zeros put the boxes at q's mean.
+          noise: [batch, step, noise_size], standard normal; zeros put the boxes at q's mean.
         """
         return self._evaluate(images, self.inference(images), noise)
 
     def _evaluate(self, images, description: SceneDescription, noise) -> Evaluation:
         config = self.config
-        z_where = description.where_loc + description.where_scale * noise
-        parts = take_apart(images, z_where, config.patch_size)
-        log_p_objects = self.log_p_objects(parts) * z_where[..., 0] * z_where[..., 1]  # equation 7
+        z_where = description.where_loc + description.where_scale * noise[..., :4]
+        parts = self.take_apart(images, z_where, noise[..., 4:])
+        log_p_objects = self.log_p_objects(parts)
+        if config.downsampling == "area":
+            log_p_objects *= z_where[..., 0] * z_where[..., 1]  # equation 7
         log_p_background = self.log_p_background(images, parts)
         log_q_where = description.q_where.log_prob(z_where)
 
@@ -171,11 +188,28 @@ class SuPAIR(keras.Model):
         )
         return Evaluation(elbo, description, z_where, parts, log_q_where, log_p_objects, log_p_background)
 
+    def take_apart(self, images, z_where, noise) -> SceneParts:
+        """Crop all boxes, or share out the scene's pixels; `noise` [batch, step, 2] is for the latter alone."""
+        if self.config.downsampling == "area":
+            return take_apart(images, z_where, self.config.patch_size)
+        return take_apart_exactly(images, z_where, self.config.patch_size, 0.5 * (1.0 + tf.math.erf(noise / math.sqrt(2.0))))
+
     def log_p_objects(self, parts: SceneParts):
         """log SPN_obj(patch | visible), [batch, step]."""
-        pixels = self.config.patch_size**2
-        log_p = self.object_spn.log_prob(tf.reshape(parts.patches, [-1, pixels]), tf.reshape(parts.visible, [-1, pixels]))
-        return tf.transpose(tf.reshape(log_p, [self.config.num_steps, -1]))
+        if self.config.object_models == "per_step":
+            patches, visible = (tf.unstack(_flat(values)) for values in (parts.patches, parts.visible))
+            return tf.stack([spn.log_prob(*step) for spn, *step in zip(self.object_spns, patches, visible)], axis=1)
+        return tf.transpose(tf.reduce_logsumexp(self._log_p_classes(parts), axis=0))
+
+    def _log_p_classes(self, parts: SceneParts):
+        """log p(class, patch | visible), [class, step, batch]; one class unless the object model is a mixture."""
+        flat = [_flat(values, keep=0) for values in (parts.patches, parts.visible)]
+        log_p = tf.reshape(
+            tf.stack([spn.log_prob(*flat) for spn in self.object_spns]), [len(self.object_spns), self.config.num_steps, -1]
+        )
+        if self.config.object_models == "mixture":
+            log_p += tf.nn.log_softmax(self.class_logits)[:, tf.newaxis, tf.newaxis]
+        return log_p
 
     def log_p_background(self, images, parts: SceneParts):
         """log p(background | n) for n = 0 .. N_max, [batch, step + 1]."""
@@ -189,11 +223,32 @@ class SuPAIR(keras.Model):
         log_p = self.background_spn.log_prob(tf.reshape(repeated, [-1, pixels]), tf.reshape(maps, [-1, pixels]))
         return tf.transpose(tf.reshape(log_p, [self.config.num_steps + 1, -1]))
 
+    def explain_objects(self, parts: SceneParts, explain: Callable[..., tf.Tensor], class_seed=None):
+        """What the object model has to say about every patch, given what is visible of it.
+
+        Args:
+          parts: the scenes, taken apart.
+          explain: of a RatSpn, patches [n, A²] and their visibility; gives [n, ...].
+          class_seed: a pair of integers to sample a mixture's class with; None takes the likeliest.
+
+        Returns:
+          [step, batch, ...].
+        """
+        if self.config.object_models == "per_step":
+            patches, visible = (tf.unstack(_flat(values)) for values in (parts.patches, parts.visible))
+            return tf.stack([explain(spn, *step) for spn, *step in zip(self.object_spns, patches, visible)])
+        flat = [_flat(values, keep=0) for values in (parts.patches, parts.visible)]
+        by_class = tf.stack([explain(spn, *flat) for spn in self.object_spns])  # [class, step * batch, ...]
+        scores = tf.transpose(tf.reshape(self._log_p_classes(parts), [len(self.object_spns), -1]))
+        chosen = tf.argmax(scores, axis=1)
+        if class_seed is not None:
+            chosen = tf.random.stateless_categorical(scores, 1, class_seed)[:, 0]
+        of_chosen = tf.gather(tf.einsum("cn...->nc...", by_class), chosen, axis=1, batch_dims=1)
+        return tf.reshape(of_chosen, [self.config.num_steps, -1, *of_chosen.shape[1:]])
+
     def reconstruct_objects(self, parts: SceneParts):
         """The most probable explanation of every patch given what is visible of it, [step, batch, A, A]."""
-        size = self.config.patch_size
-        pixels = self.object_spn.reconstruct(tf.reshape(parts.patches, [-1, size**2]), tf.reshape(parts.visible, [-1, size**2]))
-        return tf.reshape(pixels, [self.config.num_steps, -1, size, size])
+        return tf.reshape(self.explain_objects(parts, RatSpn.reconstruct), tf.shape(parts.patches))
 
     def reconstruct(self, images, leaf_seed=(0, 0)):
         """The scenes as the model explains them (paper, Figure 6), [batch, B, B] in [0, 1].
@@ -219,6 +274,11 @@ class SuPAIR(keras.Model):
         for patch, around in zip(reversed(placed), reversed(free)):
             canvas = canvas * around + patch
         return tf.clip_by_value(canvas, 0.0, 1.0)
+
+
+def _flat(values, keep: int = 1):
+    """Images [step, batch, A, A] as vectors: [step, batch, A²], or [step * batch, A²] if no axis is kept."""
+    return tf.reshape(values, [*values.shape[:keep], -1, values.shape[2] * values.shape[3]])
 
 
 def patch_points(start, scale, config: ModelConfig):

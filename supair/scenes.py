@@ -12,7 +12,7 @@ class InMemoryScenes:
 
     Args:
       images: [scenes, side, side], uint8 (0..255) or floating point in [0, 1].
-      counts: [scenes] true numbers of objects; all zero if left out, and accuracies then mean nothing.
+      counts: [scenes] true numbers of objects; None if they are not known, and then nothing is measured that needs them.
       boxes: [scenes, objects, 4] true boxes (left, top, width, height in pixels), used up to each scene's count.
 
     Raises:
@@ -23,7 +23,10 @@ class InMemoryScenes:
         self.images = check_images(images)
         self.white = 255 if self.images.dtype == np.uint8 else 1
         size = len(self.images)
-        self.counts = np.zeros(size, np.int64) if counts is None else np.asarray(counts)
+        if counts is None:
+            self.counts = self.boxes = None
+            return
+        self.counts = np.asarray(counts)
         most = int(np.max(self.counts, initial=0)) if self.counts.dtype.kind in "iu" else 0
         self.boxes = np.zeros([size, most, 4], np.float32) if boxes is None else np.asarray(boxes)
         if self.counts.shape != (size,) or self.counts.dtype.kind not in "iu" or np.min(self.counts, initial=0) < 0:

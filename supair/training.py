@@ -184,7 +184,7 @@ class Evaluator:
 
     Args:
       model: what to measure.
-      scenes: has `images`, `white`, `counts`, `boxes` and a length.
+      scenes: has `images`, `white`, `counts` (None: not known, and what needs them is None), `boxes` and a length.
       compiled: whether to compile with XLA.
     """
 
@@ -221,7 +221,9 @@ class Evaluator:
         return [self._quick(*described, examples) for described in self._described()]
 
     def _quick(self, z_pres, boxes, counts, examples: bool) -> dict[str, Any]:
-        measured = {"test_accuracy": metrics.count_accuracy(self.scenes.counts, counts)}
+        measured: dict[str, Any] = {"test_accuracy": None}
+        if self.scenes.counts is not None:
+            measured["test_accuracy"] = metrics.count_accuracy(self.scenes.counts, counts)
         if examples:
             measured["test_examples"] = {
                 "z_pres": np.round(z_pres[:EXAMPLES].astype(float), 3).tolist(),
@@ -239,12 +241,18 @@ class Evaluator:
         ]
 
     def _full(self, z_pres, boxes, counts, terms) -> dict[str, Any]:
-        iou = metrics.mean_matched_iou(self.scenes.boxes, self.scenes.counts, boxes, np.round(z_pres) == 1)
-        confusion = metrics.count_confusion(self.scenes.counts, counts, self.model.config.num_steps)
-        return {
+        num_steps, true_counts = self.model.config.num_steps, self.scenes.counts
+        measured = {
             **self._quick(z_pres, boxes, counts, examples=True),
             "test_elbo": float(terms.sum()),
             "test_elbo_terms": dict(zip(self.model.elbo_terms, map(float, terms))),
+        }
+        if true_counts is None:
+            return {**measured, "test_counts": np.bincount(counts, minlength=num_steps + 1).tolist()}
+        iou = metrics.mean_matched_iou(self.scenes.boxes, true_counts, boxes, np.round(z_pres) == 1)
+        confusion = metrics.count_confusion(true_counts, counts, num_steps)
+        return {
+            **measured,
             "test_confusion": confusion,
             "test_collapse": metrics.collapse(confusion),
             "test_mean_iou": None if np.isnan(iou) else iou,  # NaN is no JSON
@@ -654,8 +662,9 @@ class _Group:
 
         self._each(write)
         if lines:
-            elbo, accuracy = (np.mean([line[name] for line in lines]) for name in ("train_elbo", "test_accuracy"))
-            bar.set_postfix(elbo=f"{elbo:.0f}", accuracy=f"{accuracy:.1%}", refresh=False)
+            accuracies = [line["test_accuracy"] for line in lines if line["test_accuracy"] is not None]
+            postfix = {"accuracy": f"{np.mean(accuracies):.1%}"} if accuracies else {}
+            bar.set_postfix(elbo=f"{np.mean([line['train_elbo'] for line in lines]):.0f}", **postfix, refresh=False)
 
     def _save(self, members: list[int]) -> None:
         def save(member, run):

@@ -81,6 +81,30 @@ def take_apart(image: np.ndarray, z_where: np.ndarray, patch_size: int):
     return patches, visible, np.stack(maps)
 
 
+def take_apart_exactly(image: np.ndarray, z_where: np.ndarray, patch_size: int, shifts: np.ndarray):
+    """Every scene pixel in order given to the one patch pixel that its shifted coordinates fall on, if that is free.
+
+    Returns:
+      patches and visible [steps, A, A], zero where nothing was taken, and background maps [steps + 1, B, B].
+    """
+    size, steps = image.shape[0], len(z_where)
+    patches, visible = np.zeros([2, steps, patch_size, patch_size])
+    maps = [np.ones([size, size])]
+    for step, (sx, sy, tx, ty) in enumerate(z_where):
+        maps.append(maps[-1].copy())
+        wanted_by = {}
+        for r in range(size):
+            for c in range(size):
+                u, v = ((r - ty) / sy, (c - tx) / sx)
+                k, m = (math.floor(w * (patch_size - 1) / patch_size + shift) for w, shift in zip((u, v), shifts[step]))
+                if 0 <= k < patch_size and 0 <= m < patch_size and (k, m) not in wanted_by:
+                    wanted_by[k, m] = (r, c)
+        for (k, m), (r, c) in wanted_by.items():
+            patches[step, k, m], visible[step, k, m] = image[r, c], maps[step][r, c]
+            maps[-1][r, c] = 0
+    return patches, visible, np.stack(maps)
+
+
 def _corners(row: float, column: float, size: int):
     """The four pixels around a point clipped to the image, with their bilinear weights."""
     row, column = (min(max(value, 0.0), size - 1.0001) for value in (row, column))

@@ -3,7 +3,7 @@ import oracles
 import pytest
 import tensorflow as tf
 
-from supair.geometry import crop, take_apart
+from supair.geometry import crop, hat, take_apart, take_apart_exactly
 
 BOXES = {
     "inside": [[0.5, 0.6, 3.3, 2.1], [0.7, 0.5, 5.2, 6.4], [0.4, 0.4, 4.0, 4.5]],
@@ -65,3 +65,43 @@ def test_gradient_of_boxes_is_right():
 
     (theory,), (numeric,) = tf.test.compute_gradient(scalar, [z_where], 1e-6)
     np.testing.assert_allclose(theory, numeric, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_scenes_are_taken_apart_exactly_like_by_loops(name):
+    """... and every scene pixel is explained once: by one patch or by the background."""
+    rng = np.random.default_rng(3)
+    image, z_where, shifts = rng.uniform(size=[16, 16]), np.array(BOXES[name]), rng.uniform(size=[3, 2])
+    parts = take_apart_exactly(*(tf.constant(values[None]) for values in (image, z_where)), 8, tf.constant(shifts[None]))
+    patches, visible, maps = oracles.take_apart_exactly(image, z_where, 8, shifts)
+    np.testing.assert_allclose(parts.visible[:, 0], visible, atol=1e-12)
+    np.testing.assert_allclose(parts.background_maps[:, 0], maps, atol=1e-12)
+    np.testing.assert_allclose(parts.patches[:, 0] * parts.visible[:, 0], patches * visible, atol=1e-12)
+    assert np.sum(parts.visible) + np.sum(parts.background_maps[-1]) == pytest.approx(16 * 16, abs=1e-9)
+    np.testing.assert_allclose(parts.overlap, take_apart(image[None], z_where[None], 8).overlap)
+
+
+def test_exact_masks_are_bilinear_on_average():
+    """A patch pixel's chance to be taken, row and column, is the hat weight of the scene's pixels around it."""
+    z_where, size = np.array([[[0.6, 0.55, 2.3, 3.4]]]), 8
+    shifts = (np.stack(np.meshgrid(*[np.arange(50) / 50 + 0.01] * 2), -1).reshape(-1, 1, 2)).astype(float)
+    many = tf.constant(np.repeat(z_where, len(shifts), axis=0))
+    # The scene pixel in row r and column c alone is white, so the visible content is where it went.
+    for r, c in ((4, 3), (5, 5), (3, 4), (0, 0)):
+        image = np.zeros([len(shifts), 16, 16])
+        image[:, r, c] = 1
+        parts = take_apart_exactly(tf.constant(image), many, size, tf.constant(shifts))
+        u, v = (r - 3.4) / 0.55 * 7 / 8, (c - 2.3) / 0.6 * 7 / 8
+        expected = np.outer(hat(u - np.arange(size)), hat(v - np.arange(size)))
+        np.testing.assert_allclose(np.mean(parts.patches[0] * parts.visible[0], axis=0), expected, atol=0.03)
+
+
+def test_gradient_of_exact_masks_is_that_of_their_chances():
+    """Far from the scene's edge a box's size decides how many pixels it takes: pitch * pitch' of all its patch pixels."""
+    z_where = tf.constant([[[0.5, 0.6, 3.3, 4.1]]], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(z_where)
+        parts = take_apart_exactly(tf.zeros([1, 16, 16], tf.float64), z_where, 8, tf.constant([[[0.3, 0.8]]], tf.float64))
+        taken = tf.reduce_sum(parts.visible)
+    assert float(taken) == round(float(taken)) and abs(float(taken) - (0.5 * 8 / 7) * (0.6 * 8 / 7) * 64) < 12
+    np.testing.assert_allclose(tape.gradient(taken, z_where)[0, 0], [64 * 64 / 49 * 0.6, 64 * 64 / 49 * 0.5, 0, 0], atol=1e-9)

@@ -2,6 +2,7 @@ import dataclasses
 import math
 
 import numpy as np
+import oracles
 import pytest
 import tensorflow as tf
 import tiny
@@ -13,7 +14,7 @@ from supair.together import Together
 
 def evaluate(model: SuPAIR, batch: int = 8):
     images = tiny.scenes(batch).read(0, batch)
-    noise = np.random.default_rng(0).normal(size=[batch, model.config.num_steps, 4]).astype("float32")
+    noise = np.random.default_rng(0).normal(size=[batch, model.config.num_steps, model.noise_size]).astype("float32")
     return model.evaluate_elbo(images, noise)
 
 
@@ -23,17 +24,86 @@ def test_parameter_counts_of_the_paper():
     assert [part.count_params() for part in parts] == [2_836_477, 286_560, 90_108, 3_213_145]
 
 
-@pytest.mark.parametrize("background", [tiny.MODEL.background, None], ids=["background", "fixed"])
-def test_every_weight_receives_a_gradient(background):
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, background=background), seed=1)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"background": None}, {"downsampling": "exact"}, {"object_models": "per_step"}, {"object_models": "mixture"}],
+    ids=["paper", "fixed background", "exact", "per step", "mixture"],
+)
+def test_every_weight_receives_a_gradient(changes):
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, **changes), seed=1)
     with tf.GradientTape() as tape:
         loss = -tf.reduce_mean(evaluate(model).elbo.total)
     for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
         assert gradient is not None, f"{variable.path} receives no gradient"
         assert np.all(np.isfinite(gradient)), f"the gradient of {variable.path} is not finite"
         assert np.any(np.asarray(gradient) != 0), f"the gradient of {variable.path} is zero"
-    expected = sum(part.count_params() for part in (model.inference, model.object_spn, model.background_spn) if part)
+    expected = sum(part.count_params() for part in (model.inference, *model.object_spns, model.background_spn) if part)
+    expected += 3 * (model.config.object_models == "mixture")
     assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == expected
+    assert len(model.object_spns) == {"shared": 1, "per_step": 2, "mixture": 3}[model.config.object_models]
+
+
+def test_exact_likelihood_is_the_average_over_all_assignments():
+    """Equation 6 for one box on a scene of 5 x 5, with every interval of shifts enumerated, and each pixel's leaf by loops."""
+    config = dataclasses.replace(
+        tiny.MODEL, scene_size=5, patch_size=3, num_steps=1, downsampling="exact", background=None, object=object_spn(depth=1)
+    )
+    model = SuPAIR(config, seed=1, dtype="float64")
+    image, z_where = np.random.default_rng(4).uniform(size=[5, 5]), np.array([[0.61, 0.72, 1.2, 0.7]])
+
+    def log_p(patches, visible, maps):
+        objects = model.object_spn.log_prob(patches.reshape(-1, 9), visible.reshape(-1, 9))
+        log_normal = -0.5 * (image / 0.35) ** 2 - math.log(0.35 * math.sqrt(2 * math.pi))
+        return float(objects[0]) + np.sum(maps[-1] * log_normal)
+
+    breaks = []  # of the shifts along rows and columns: where a pixel's patch coordinate passes an integer
+    for scale, start in ((0.72, 0.7), (0.61, 1.2)):
+        coordinates = (np.arange(5) - start) / scale * 2 / 3
+        breaks.append(np.unique([0.0, 1.0, *np.mod(-coordinates, 1)]))
+    expected = 0.0
+    for row in zip(breaks[0], breaks[0][1:]):
+        for column in zip(breaks[1], breaks[1][1:]):
+            taken = oracles.take_apart_exactly(image, z_where, 3, np.array([[np.mean(row), np.mean(column)]]))
+            expected += (row[1] - row[0]) * (column[1] - column[0]) * log_p(*taken)
+    samples = 4000
+    repeated = (np.repeat(values[None], samples, axis=0) for values in (image, z_where))
+    parts = model.take_apart(*map(tf.constant, repeated), tf.constant(np.random.default_rng(5).normal(size=[samples, 1, 2])))
+    log_p_background = model.log_p_background(tf.constant(np.repeat(image[None], samples, axis=0)), parts)
+    found = np.asarray(model.log_p_objects(parts))[:, 0] + np.asarray(log_p_background)[:, 1]
+    assert found.std() > 0.1
+    assert found.mean() == pytest.approx(expected, abs=4 * found.std() / math.sqrt(samples))
+
+
+def test_mixture_of_object_models_by_hand():
+    """log sum_k w_k p_k; explanations come from the likeliest class, or a sampled one."""
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, object_models="mixture"), seed=1)
+    weights = np.array([0.5, 0.3, 0.2])
+    model.class_logits.assign(np.log(weights))
+    parts = evaluate(model).parts
+    flat = [np.asarray(values).reshape(-1, 36) for values in (parts.patches, parts.visible)]
+    by_class = np.stack([np.exp(spn.log_prob(*flat)) for spn in model.object_spns]) * weights[:, None]
+    expected = np.log(by_class.sum(axis=0)).reshape(2, 8).T
+    np.testing.assert_allclose(model.log_p_objects(parts), expected, rtol=1e-5, atol=1e-4)
+    reconstructions = np.stack([spn.reconstruct(*flat) for spn in model.object_spns])
+    best = np.take_along_axis(reconstructions, by_class.argmax(axis=0)[None, :, None], axis=0)[0]
+    np.testing.assert_allclose(np.reshape(model.reconstruct_objects(parts), [-1, 36]), best)
+    indices = iter(range(3))
+    tell = lambda spn, patches, visible: tf.fill([len(patches)], next(indices))  # noqa: E731
+    many = parts._replace(**{name: tf.repeat(getattr(parts, name)[:1, :1], 8000, axis=1) for name in ("patches", "visible")})
+    many = many._replace(**{name: tf.repeat(getattr(many, name), 2, axis=0) for name in ("patches", "visible")})
+    found = np.bincount(np.ravel(model.explain_objects(many, tell, class_seed=(1, 2))), minlength=3) / 16000
+    np.testing.assert_allclose(found, by_class[:, 0] / by_class[:, 0].sum(), atol=0.02)
+
+
+def test_every_step_has_its_own_object_model():
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, object_models="per_step"), seed=1)
+    parts = evaluate(model).parts
+    expected = [
+        spn.log_prob(np.reshape(parts.patches[k], [8, 36]), np.reshape(parts.visible[k], [8, 36]))
+        for k, spn in enumerate(model.object_spns)
+    ]
+    np.testing.assert_allclose(model.log_p_objects(parts), np.transpose(expected), rtol=1e-6)
+    assert model.reconstruct_objects(parts).shape == (2, 8, 6, 6)
 
 
 def test_terms_sum_to_the_written_out_bound():

@@ -1,0 +1,70 @@
+"""Trained models on disk: a run's directory, or one with weights alone (`pretrained/`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from supair.config import model_from_settings
+from supair.images import Preparation
+from supair.model import SuPAIR
+from supair.training import CHECKPOINTS, TrainingError, load_weights
+
+WEIGHTS = "weights.npz"
+
+
+def load_model(directory: Path | str) -> tuple[SuPAIR, Preparation]:
+    """The model of a run or of a directory of weights, and how it wants images prepared.
+
+    Raises:
+      TrainingError: if the directory does not hold a trained SuPAIR, or it is damaged; the message names the file.
+    """
+    directory = Path(directory)
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        seed, settings = config["training"]["seed"], config["model"]
+        model_config = model_from_settings(settings)
+        preparation = Preparation(**config.get("preparation", {"side": model_config.scene_size}))
+        model = SuPAIR(model_config, seed)
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such file; expected the directory of a trained model") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{path}: damaged, or not of a SuPAIR ({error})") from None
+    if (directory / WEIGHTS).exists():
+        _read_weights(model, directory / WEIGHTS)
+    elif (directory / CHECKPOINTS).is_dir():
+        load_weights(model, directory)
+    else:
+        raise TrainingError(f"{directory}: expected {WEIGHTS} or {CHECKPOINTS}/ in it, found neither")
+    return model, preparation
+
+
+def write_weights(model: SuPAIR, directory: Path) -> None:
+    """Write a model's weights in half precision, whole or not at all."""
+    arrays = {f"weight{index:02d}": variable.numpy().astype(np.float16) for index, variable in enumerate(model.variables)}
+    partial = directory / f"{WEIGHTS}.{os.getpid()}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, directory / WEIGHTS)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_weights(model: SuPAIR, path: Path) -> None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[name] for name in sorted(file.files)]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrainingError(f"{path}: damaged ({error})") from None
+    expected = [tuple(variable.shape) for variable in model.variables]
+    if [array.shape for array in arrays] != expected or not all(np.all(np.isfinite(array)) for array in arrays):
+        raise TrainingError(f"{path}: expected finite weights of shapes {expected}, found {[array.shape for array in arrays]}")
+    for variable, array in zip(model.variables, arrays):
+        variable.assign(array.astype(np.float32))
