@@ -85,15 +85,26 @@ class RatSpn(keras.layers.Layer):
         Returns:
           [batch, D], all variables, the observed ones included.
         """
-        selected = self._descend(self._upward(*self._evidence(x, observed)), seed=None)
-        return self._leaf_values(selected, leaf_seed)
+        return self.decode(self.encode(x, observed), leaf_seed)
 
-    def sample(self, num_samples: int, seed):
-        """Samples [num_samples, D] of all variables; `seed` is a pair of integers."""
+    def encode(self, x, observed=None):
+        """The tree that explains the evidence best, as `reconstruct` finds it: a code (Vergari et al., 2018).
+
+        Returns:
+          [batch, leaf regions * components], one for each leaf node that the tree ends in, zero elsewhere.
+        """
+        return self._descend(self._upward(*self._evidence(x, observed)), seed=None)
+
+    def decode(self, codes, leaf_seed=None):
+        """What the leaves of a code have to say, [batch, D]: their means or, given a `leaf_seed`, samples."""
+        return self._leaf_values(tf.convert_to_tensor(codes, self.compute_dtype), leaf_seed)
+
+    def sample(self, num_samples: int, seed, leaf_noise: bool = True):
+        """Samples [num_samples, D] of all variables; see `sample_conditional`."""
         nothing = tf.zeros([num_samples, self.graph.num_variables], self.compute_dtype)
-        return self.sample_conditional(nothing, nothing, seed)
+        return self.sample_conditional(nothing, nothing, seed, leaf_noise)
 
-    def sample_conditional(self, x, observed, seed):
+    def sample_conditional(self, x, observed, seed, leaf_noise: bool = True):
         """Samples of the unobserved variables given the observed ones.
 
         Sums pick a child with probability proportional to weight times density of the evidence, which makes this an
@@ -102,6 +113,7 @@ class RatSpn(keras.layers.Layer):
         Args:
           x, observed: the evidence, as above.
           seed: a pair of integers.
+          leaf_noise: False gives the means of the leaves that a sampled tree ends in, without the leaves' own noise.
 
         Returns:
           [batch, D]: x where observed > 0, elsewhere a sample.
@@ -109,7 +121,7 @@ class RatSpn(keras.layers.Layer):
         x, observed = self._evidence(x, observed)
         choice_seed, leaf_seed = tf.unstack(tf.random.split(seed, 2))
         selected = self._descend(self._upward(x, observed), choice_seed)
-        return tf.where(observed > 0, x, self._leaf_values(selected, leaf_seed))
+        return tf.where(observed > 0, x, self._leaf_values(selected, leaf_seed if leaf_noise else None))
 
     def assign(self, leaves: dict[int, tuple[np.ndarray, np.ndarray]], partitions: dict[int, np.ndarray]):
         """Set all weights, region by region and partition by partition.

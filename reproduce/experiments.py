@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from data import SIZES
@@ -28,8 +28,9 @@ class Model(NamedTuple):
     step_gflop: float
 
 
-def _supair(title: str, step_gflop: float, robust: bool = False, **changes) -> Model:
-    recipes = {"paper": partial(paper_model, **changes)}
+def _supair(title: str, step_gflop: float, robust: bool = False, fields: dict | None = None, **changes) -> Model:
+    """A variant of SuPAIR: other arguments of `paper_model`, or other fields of what it gives."""
+    recipes = {"paper": lambda dataset: dataclasses.replace(paper_model(dataset, **changes), **(fields or {}))}
     if robust:
         recipes["robust"] = robust_model
     return Model(title, SuPAIR, recipes, lambda seed: TrainingConfig(seed=seed), Convergence(), 45, step_gflop)
@@ -39,6 +40,9 @@ MODELS = {
     "supair": _supair("SuPAIR", 18.0, robust=True),
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
+    "supair_exact": _supair("SuPAIR, exact", 22.0, fields={"downsampling": "exact"}),
+    "supair_per_step": _supair("SuPAIR, SPN per step", 22.0, fields={"object_models": "per_step"}),
+    "supair_mixture": _supair("SuPAIR, mixture of SPNs", 40.0, fields={"object_models": "mixture"}),
     "air": Model(
         "AIR",
         AIR,

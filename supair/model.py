@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -96,7 +97,7 @@ class SuPAIR(keras.Model):
         dtype: str = "float32",
     ):
         super().__init__(dtype=dtype, name="supair")
-        self.config = config
+        self.config, self.seed = config, seed
         # Standard normal numbers that a step of a scene needs: for z_where, and for the shifts of exact downsampling.
         self.noise_size = 6 if config.downsampling == "exact" else 4
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(5) >> 2]
@@ -257,20 +258,36 @@ class SuPAIR(keras.Model):
         first in front.  What is hidden is filled in.  Patches are put back exactly where they were cropped, not rounded to
         whole pixels as in the code.
         """
-        config = self.config
         description = self.inference(images)
-        parts = take_apart(images, description.where_loc, config.patch_size)
+        parts = take_apart(images, description.where_loc, self.config.patch_size)
+        explain = functools.partial(RatSpn.reconstruct, leaf_seed=leaf_seed)
+        return self.compose(description, self.reconstruct_objects(parts), images, explain)
+
+    def compose(self, description: SceneDescription, patches, images, explain=RatSpn.reconstruct, known=1.0):
+        """Put objects into a scene, the first in front, and a background that explains what they leave of another one.
+
+        Args:
+          description: says where and which objects there are.
+          patches: [step, batch, A, A].
+          images: [batch, B, B], which the background is to explain.
+          explain: of a RatSpn, scenes [batch, B²], and what is observed of them; gives scenes.
+          known: [batch, B, B] in [0, 1], what to trust of the images.
+
+        Returns:
+          [batch, B, B] in [0, 1].
+        """
+        config = self.config
         present = tf.round(description.z_pres)[..., tf.newaxis, tf.newaxis]
         placed, free = [], []  # of every step: the patch in the scene, and what it leaves of the scene, [batch, B, B]
-        for step, patch in enumerate(tf.unstack(self.reconstruct_objects(parts))):
+        for step, patch in enumerate(tf.unstack(patches)):
             width, height, left, top = tf.unstack(description.where_loc[:, step, :, tf.newaxis], axis=1)
             rows, columns = patch_points(top, height, config), patch_points(left, width, config)
             placed.append(present[:, step] * crop(patch, rows, columns))
             free.append(1.0 - present[:, step] * crop(tf.ones_like(patch), rows, columns))
         canvas = tf.zeros_like(images)
         if self.background_spn is not None:
-            flat = [tf.reshape(values, [-1, config.scene_size**2]) for values in (images, math.prod(free))]
-            canvas = tf.reshape(self.background_spn.reconstruct(*flat, leaf_seed), tf.shape(images))
+            flat = [tf.reshape(values, [-1, config.scene_size**2]) for values in (images, math.prod(free) * known)]
+            canvas = tf.reshape(explain(self.background_spn, *flat), tf.shape(images))
         for patch, around in zip(reversed(placed), reversed(free)):
             canvas = canvas * around + patch
         return tf.clip_by_value(canvas, 0.0, 1.0)

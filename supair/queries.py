@@ -1,0 +1,128 @@
+"""Questions to a trained scene model, which it can answer because every marginal of an SPN is one pass.
+
+Scenes are [batch, B, B] in [0, 1]; a `seed` is a pair of integers.  Samples follow the SPNs' sums; their leaves give means
+unless `leaf_noise` is asked for, because the variances that make the model work are far larger than those of clean images.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from rat_spn import RatSpn
+from supair.geometry import SceneParts, take_apart
+from supair.inference import SceneDescription
+from supair.model import SuPAIR
+
+_VISIBLE = 0.5  # of a patch pixel, from which on it is evidence
+
+
+def complete_objects(model: SuPAIR, images, seed=None, leaf_noise: bool = False):
+    """Every step's patch with its hidden pixels filled in given the visible ones, [step, batch, A, A].
+
+    Args:
+      model, images: the scenes' boxes are those that the model finds.
+      seed: for a sample of p(hidden | visible); None gives the most probable explanation.
+    """
+    return _fill(model, take_apart(images, model(images).where_loc, model.config.patch_size), seed, leaf_noise)
+
+
+def _fill(model: SuPAIR, parts: SceneParts, seed, leaf_noise: bool):
+    evidence = parts._replace(visible=tf.cast(parts.visible > _VISIBLE, parts.visible.dtype))
+    class_seed, seed = (None, None) if seed is None else tf.unstack(tf.random.split(seed, 2))
+    filled = model.explain_objects(evidence, functools.partial(_explain, seed=seed, leaf_noise=leaf_noise), class_seed)
+    return tf.where(evidence.visible > 0, parts.patches, tf.reshape(filled, tf.shape(parts.patches)))
+
+
+def _explain(spn: RatSpn, x, observed, *, seed, leaf_noise: bool):
+    if seed is None:
+        return spn.reconstruct(x, observed)
+    return spn.sample_conditional(x, tf.round(observed), seed, leaf_noise)
+
+
+def inpaint(model: SuPAIR, images, known, seed=None, leaf_noise: bool = False, rounds: int = 3):
+    """Scenes with the pixels that are not known filled in, [batch, B, B].
+
+    The inference network needs whole scenes, so the hole first shows what the background model expects there, and then
+    what objects and background together do, `rounds` times.
+
+    Args:
+      model, images: what is in the hole is not looked at.
+      known: [batch, B, B], zero in the hole and one elsewhere.
+      seed: for a sample; None gives the most probable explanation.
+    """
+    images, known = (tf.convert_to_tensor(values, tf.float32) for values in (images, known))
+    images *= known
+    description = model(images)
+    description = description._replace(z_pres=tf.zeros_like(description.z_pres))
+    size, steps = model.config.patch_size, model.config.num_steps
+    filled = images + (1 - known) * model.compose(description, tf.zeros([steps, len(images), size, size]), images, known=known)
+    for last in [False] * (rounds - 1) + [True]:
+        seeds = [None, None] if seed is None or not last else tf.unstack(tf.random.split(seed, 2))
+        description = model(filled)
+        parts = take_apart(filled, description.where_loc, size)
+        known_share = take_apart(known, description.where_loc, size).patches
+        patches = _fill(model, parts._replace(visible=parts.visible * known_share), seeds[0], leaf_noise)
+        explain = functools.partial(_explain, seed=seeds[1], leaf_noise=leaf_noise)
+        filled = images + (1 - known) * model.compose(description, patches, images, explain, known)
+    return filled
+
+
+def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
+    """Scenes from the generative model, [number, B, B], and their description.
+
+    p(N) is truncated at N_max, and p(z_where) is uniform over boxes inside the scene, of the configured sizes; boxes are drawn
+    until the overlap prior accepts them.
+    """
+    config = model.config
+    rng = np.random.default_rng(seed)
+    weights = np.exp(-config.count_penalty * np.arange(config.num_steps + 1))
+    counts = rng.choice(len(weights), size=number, p=weights / weights.sum())
+    present = np.arange(config.num_steps) < counts[:, None]
+    where, pending = np.zeros([number, config.num_steps, 4], np.float32), np.arange(number)
+    while len(pending):
+        shape = [len(pending), config.num_steps]
+        width = rng.uniform(config.scale_min, config.scale_max, shape)
+        height = width * rng.uniform(config.aspect_min, config.aspect_max, shape)
+        corners = [rng.uniform(0, np.maximum(1, config.scene_size - config.patch_size * side)) for side in (width, height)]
+        where[pending] = np.stack([width, height, *corners], axis=-1)
+        blank = tf.zeros([len(pending), config.scene_size, config.scene_size])
+        overlap = take_apart(blank, tf.constant(where[pending]), config.patch_size).overlap.numpy().T * present[pending]
+        pending = pending[rng.uniform(size=len(pending)) > np.exp(-config.overlap_rate * overlap.sum(axis=1))]
+    description = SceneDescription(tf.constant(present, tf.float32), tf.constant(where), tf.zeros_like(where))
+    seeds = tf.unstack(tf.random.split(seed, 2))
+    nothing = tf.zeros([config.num_steps, number, config.patch_size, config.patch_size])
+    patches = _fill(model, SceneParts(nothing, nothing, nothing, nothing), seeds[0], leaf_noise)
+    empty = tf.zeros([number, config.scene_size, config.scene_size])
+    explain = functools.partial(_explain, seed=seeds[1], leaf_noise=leaf_noise)
+    return model.compose(description, patches, empty, explain, known=empty), description
+
+
+def object_log_probs(model: SuPAIR, images):
+    """log p_obj of every step's patch in nats a visible pixel, [batch, step]: low where an object is not like those learnt."""
+    parts = take_apart(images, model(images).where_loc, model.config.patch_size)
+    visible = tf.transpose(tf.reduce_sum(parts.visible, axis=[2, 3]))
+    return model.log_p_objects(parts) / tf.maximum(visible, 1.0)
+
+
+def importance_bound(model: SuPAIR, images, samples: int, seed: int = 0):
+    """A lower bound of log p(x) that is tighter than the ELBO, [batch] in nats (Burda et al., 2016).
+
+    log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), where p sums N out exactly.  As in the ELBO, p(N)
+    is not normalised and p(z_where) left out, and the objects' densities are scaled unless downsampling is exact.
+    """
+    config = model.config
+    log_ratios = []
+    for index in range(samples):
+        shape = [len(images), config.num_steps, model.noise_size]
+        noise = np.random.default_rng([seed, index]).standard_normal(shape, np.float32)
+        found = model.evaluate_elbo(images, noise)
+        penalty = math.log(config.overlap_rate) - config.overlap_rate * tf.transpose(found.parts.overlap)
+        of_objects = tf.pad(tf.cumsum(found.log_p_objects + penalty, axis=1), [[0, 0], [1, 0]])  # of the first n
+        log_p_count = config.count_log_weight - config.count_penalty * np.arange(config.num_steps + 1, dtype=np.float32)
+        log_joint = tf.reduce_logsumexp(log_p_count + of_objects + found.log_p_background, axis=1)
+        log_ratios.append(log_joint - tf.reduce_sum(found.log_q_where, axis=1))
+    return tf.reduce_logsumexp(tf.stack(log_ratios), axis=0) - math.log(samples)
