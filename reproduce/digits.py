@@ -155,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     quick, bounds, seed = arguments.quick, arguments.variance, arguments.seed
     train, test = load(arguments)
+    how = {"seed": seed, "variance": bounds, "quick": quick, "digits": [len(train), len(test)], "commit": commit()}
     models, table = {}, []
     print(f"{'':<16}{'parameters':>11}{'train, nats':>13}{'test, nats':>12}{'test, bits a pixel':>20}{'seconds':>9}")
     for name in (*SPNS, "mixture"):
@@ -172,8 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         models[name] = model
     _setup.save_figure(draw(models, test[:COLUMNS], seed), arguments.output / "digits")
     if arguments.json:
-        how = {"seed": seed, "variance": bounds, "quick": quick, "commit": commit(), "machine": describe_machine()}
-        _setup.write_json(arguments.json, {**how, "digits": [len(train), len(test)], "table": table})
+        _setup.write_json(arguments.json, {**how, "machine": describe_machine(), "table": table})
     return 0
 
 
