@@ -4,9 +4,9 @@
     python reproduce/digits.py --quick    1 epoch on 6,000 digits: a smoke run
 
 The SPNs have random halves (a RAT-SPN) and rectangles (Poon and Domingos) as regions and are trained with Adam; the
-mixture has diagonal covariances and is fitted by EM, exactly, bounds of the variances included.  All have the same bounds,
-and random training digits as their first means.  Grey levels are dequantised: (level + u) / 256, u uniform in [0, 1), drawn
-once; so 8 bits minus the log density in bits bounds the code length of a pixel.
+mixture has diagonal covariances and is fitted by EM.  All have the same bounds of the variances, and random training digits
+as their first means.  Grey levels are dequantised: (level + u) / 256, u uniform in [0, 1), drawn once; so 8 minus the log
+density of a pixel in bits bounds its code length from above.
 
 Rows of the figure: test digits; samples of each model; the digits with a half hidden; that half completed by the SPN of
 rectangles, with the means of the most probable leaves and with two samples.
