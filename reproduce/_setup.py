@@ -28,6 +28,10 @@ def add_places(arguments: argparse.ArgumentParser) -> None:
         "--data", type=Path, default=ROOT / "data" / "generated", metavar="DIR",
         help="where generated data sets are kept (default: data/generated/)",
     )  # fmt: skip
+    add_mnist(arguments)
+
+
+def add_mnist(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--mnist",
         type=Path,

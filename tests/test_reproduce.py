@@ -11,6 +11,7 @@ from pathlib import Path
 import _setup
 import all as run_all
 import benchmark
+import digits
 import fig4_progress
 import fig5_learning
 import fig6_noise
@@ -26,7 +27,7 @@ from reproduce.runs import Result, final_result, result_at
 from supair import Convergence
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark]
+SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark, digits]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda module: module.__name__)

@@ -1,10 +1,13 @@
 """RAT-SPNs against the flat mixture that they stand for, in double precision."""
 
+import doctest
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracles import mixture_log_prob, spn_mixture
 
+import rat_spn
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
 
 # Leaves of unequal size, a region with two partitions, and one (region 5) that two parents share.
@@ -228,3 +231,10 @@ def test_wrong_shapes_are_refused():
         spn.log_prob(np.zeros([2, 5]))
     with pytest.raises(ValueError, match="observed of the same shape"):
         spn.log_prob(np.zeros([2, 4]), np.zeros([2, 3]))
+
+
+@pytest.mark.parametrize("module", [rat_spn, rat_spn.spn], ids=lambda module: module.__name__)
+def test_examples_in_the_documentation_run(module):
+    names = {"np": np, "RatSpn": RatSpn, "random_region_graph": random_region_graph}
+    failed, attempted = doctest.testmod(module, globs=names)
+    assert attempted > 0 and not failed
