@@ -32,7 +32,7 @@ def _supair(title: str, step_gflop: float, robust: bool = False, fields: dict | 
     """A variant of SuPAIR: other arguments of `paper_model`, or other fields of what it gives."""
     recipes = {"paper": lambda dataset: dataclasses.replace(paper_model(dataset, **changes), **(fields or {}))}
     if robust:
-        recipes["robust"] = robust_model
+        recipes["robust"] = lambda dataset: dataclasses.replace(robust_model(dataset), **(fields or {}))
     return Model(title, SuPAIR, recipes, lambda seed: TrainingConfig(seed=seed), Convergence(), 45, step_gflop)
 
 
@@ -40,7 +40,7 @@ MODELS = {
     "supair": _supair("SuPAIR", 18.0, robust=True),
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
-    "supair_exact": _supair("SuPAIR, exact", 22.0, fields={"downsampling": "exact"}),
+    "supair_exact": _supair("SuPAIR, exact", 22.0, robust=True, fields={"downsampling": "exact"}),
     "supair_per_step": _supair("SuPAIR, SPN per step", 22.0, fields={"object_models": "per_step"}),
     "supair_mixture": _supair("SuPAIR, mixture of SPNs", 40.0, fields={"object_models": "mixture"}),
     "air": Model(

@@ -33,6 +33,7 @@ from supair.saved import load_model
 
 COLUMNS = 8
 SCENES = 500  # for bounds and likelihoods
+BOUNDS = 1, 10, 50  # samples of importance-weighted bounds
 SHIFTS = 20  # samples of exact downsampling's assignment
 ANOMALIES = 1000  # scenes of each kind
 PROBE = 5000, 1000  # digits to fit and to test linear probes on
@@ -46,7 +47,7 @@ def likelihoods(model: SuPAIR, images: np.ndarray) -> dict[str, float]:
         np.random.default_rng([9, k]).standard_normal([len(images), model.config.num_steps, model.noise_size]) for k in range(5)
     ]
     found = {"ELBO": np.mean([model.evaluate_elbo(images, draw.astype(np.float32)).elbo.total for draw in draws])}
-    for samples in (1, 10, 50):
+    for samples in BOUNDS:
         found[f"importance-weighted bound, {samples}"] = np.mean(importance_bound(model, images, samples))
     for downsampling, shifts in (("area", 1), ("exact", SHIFTS)):
         other = with_downsampling(model, downsampling)
@@ -152,7 +153,10 @@ def draw(model: SuPAIR, test: Scenes, digits: np.ndarray, rng: np.random.Generat
     known = np.ones_like(scenes[with_two])
     known[:, HOLE, HOLE] = 0
     filled = [inpaint(model, scenes[with_two], known, seed) for seed in (None, (2, 1))]
-    drawn = [sample_scenes(model, COLUMNS, (3, 1))[0], sample_scenes(model, COLUMNS, (3, 2), leaf_noise=True)[0]]
+    drawn = []
+    for leaf_noise in (False, True):
+        sampled, drawn_with = sample_scenes(model, 8 * COLUMNS, (3, int(leaf_noise)), leaf_noise)
+        drawn.append(sampled.numpy()[drawn_with.count > 0][:COLUMNS])  # half of all scenes are empty
     patches, visible = patches_of(model, single_objects(digits[:COLUMNS], rng))
     decoded = model.object_spns[0].decode(model.object_spns[0].encode(patches, visible))
     rows = {

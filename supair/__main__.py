@@ -40,57 +40,45 @@ def train(arguments: argparse.Namespace) -> int:
     images = read_images(arguments.images, arguments.array)
     side = arguments.side or _natural_side(images, arguments.fit)
     patch = min(arguments.patch_size, side)
-    smallest, largest = arguments.object_size or (0.3 * patch, 0.9 * patch)
-    overlap = min(side - 1, round(largest)) if arguments.fit == "tile" else 0
-    preparation = Preparation.suggest(images, side, arguments.fit, overlap)
+    sizes = arguments.object_size or (0.3 * patch, 0.9 * patch)
+    preparation = Preparation.suggest(images, side, arguments.fit, _overlap(arguments.fit, side, sizes[1]))
     scenes, _ = preparation.scenes(images)
     suggested = suggest_variances(scenes)
-    of_object, of_background = (
-        arguments.object_variance or suggested.object,
-        arguments.background_variance or suggested.background,
-    )
+    of_object = arguments.object_variance or suggested.object
+    of_background = arguments.background_variance or suggested.background
     config = ModelConfig(
         scene_size=side,
         patch_size=patch,
         num_steps=arguments.max_objects,
-        scale_min=smallest / patch,
-        scale_max=largest / patch,
+        scale_min=sizes[0] / patch,
+        scale_max=sizes[1] / patch,
         object=object_spn(*of_object),
         background=background_spn(*of_background),
         warm_up=WarmUp() if arguments.recipe == "robust" else None,
     )
-    counts = images.counts if len(scenes) == len(images.pictures) else None
-    order = np.random.default_rng(arguments.seed).permutation(len(scenes))
-    held_out = min(HELD_OUT[1], int(HELD_OUT[0] * len(scenes)))
-    test, training = order[:held_out] if held_out else order, order[held_out:]
-    training_config = TrainingConfig(seed=arguments.seed, batch_size=arguments.batch_size)
-    training = _repeat(training, LEAST_EPOCH * training_config.batch_size, arguments.seed)
-    data = {
-        part: InMemoryScenes(scenes[chosen], None if counts is None else counts[chosen])
-        for part, chosen in (("train", training), ("test", test))
-    }
-    steps_per_epoch = len(training) // training_config.batch_size
+    training = TrainingConfig(seed=arguments.seed, batch_size=arguments.batch_size)
+    data = _split(scenes, None if preparation.fit == "tile" else images.counts, training)
+    steps_per_epoch, held_out = len(data["train"]) // training.batch_size, len(data["test"])
     epochs = -(-arguments.steps // steps_per_epoch)
     print(
-        f"{len(images.pictures)} images, {len(scenes)} scenes of {side} x {side} pixels, {len(test)} of them to measure the bound on\n"
+        f"{len(images.pictures)} images, {len(scenes)} scenes of {side} x {side} pixels, {held_out} of them to measure the bound on\n"
         f"grey levels {preparation.black:.3f} to {preparation.white:.3f} become 0 to 1{', inverted' * preparation.inverted}\n"
-        f"objects: up to {config.num_steps} a scene, {smallest:.1f} to {largest:.1f} scene pixels wide\n"
+        f"objects: up to {config.num_steps} a scene, {sizes[0]:.1f} to {sizes[1]:.1f} scene pixels wide\n"
         f"variances for noise of {suggested.noise:.4f}: suggested --object-variance {_pair(suggested.object)} "
         f"--background-variance {_pair(suggested.background)}; taken {_pair(of_object)} and {_pair(of_background)}\n"
-        f"{epochs} epochs of {steps_per_epoch} steps with {training_config.batch_size} scenes; Ctrl-C saves, and the same command goes on",
+        f"{epochs} epochs of {steps_per_epoch} steps with {training.batch_size} scenes; Ctrl-C saves, and the same command goes on",
         flush=True,
     )
     identity = {
         "preparation": dataclasses.asdict(preparation),
-        "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes[order].tobytes()).hexdigest()},
+        "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes.tobytes()).hexdigest()},
     }
-    with Run(arguments.output, SuPAIR(config, arguments.seed), training_config, data, identity, arguments.xla) as run:
+    with Run(arguments.output, SuPAIR(config, arguments.seed), training, data, identity, arguments.xla) as run:
         run.train(epochs, description=str(arguments.output))
         last = run.epoch_lines()[-1]
-    print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['test_elbo']:.0f} on the {len(test)} scenes")
-    if "test_counts" in last:
-        counted = ", ".join(f"{number} with {count}" for count, number in enumerate(last["test_counts"]))
-        print(f"objects found in these: {counted}")
+    print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['test_elbo']:.0f} on the {held_out} scenes")
+    if last["test_accuracy"] is None:
+        print(f"objects found in these: {_histogram(last['test_counts'])}")
     else:
         print(f"{last['test_accuracy']:.1%} of their counts are right")
     print(f"next: python -m supair detect --model {arguments.output} --images {arguments.images} --output DIR")
@@ -101,15 +89,15 @@ def find(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     model, preparation = load_model(arguments.model)
     if arguments.fit:
-        overlap = round(model.config.scale_max * model.config.patch_size)
-        overlap = min(preparation.side - 1, overlap) if arguments.fit == "tile" else 0
+        overlap = _overlap(arguments.fit, preparation.side, model.config.scale_max * model.config.patch_size)
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
     images = read_images(arguments.images, arguments.array)
     detections = detect(model, preparation, images)
     write_results(arguments.output, images, detections)
     counts = np.array([found.count for found in detections])
-    counted = ", ".join(f"{number} with {count}" for count, number in enumerate(np.bincount(counts)) if number)
-    print(f"{counts.sum()} objects in {len(counts)} images: {counted}; see {arguments.output}/contact_sheet.png")
+    print(
+        f"{counts.sum()} objects in {len(counts)} images: {_histogram(np.bincount(counts))}; see {arguments.output}/contact_sheet.png"
+    )
     if images.counts is not None:
         print(f"{count_accuracy(images.counts, counts):.1%} of the counts are right")
     return 0
@@ -129,11 +117,24 @@ def _natural_side(images: Images, fit: str | None) -> int:
     return size[0]
 
 
-def _repeat(order: np.ndarray, least: int, seed: int) -> np.ndarray:
-    """The scenes in their order, and again in others until there are enough."""
-    rng = np.random.default_rng([seed, 1])
-    more = [rng.permutation(order) for _ in range(-(-least // len(order)) - 1)]
-    return np.concatenate([order, *more])
+def _overlap(fit: str | None, side: int, largest: float) -> int:
+    """Of neighbouring tiles: the size of the largest object."""
+    return min(side - 1, round(largest)) if fit == "tile" else 0
+
+
+def _split(scenes: np.ndarray, counts: np.ndarray | None, training: TrainingConfig) -> dict[str, InMemoryScenes]:
+    """Scenes in random order, some of them held out; a small set is repeated, in another order each time, to fill an epoch."""
+    rng = np.random.default_rng(training.seed)
+    order = rng.permutation(len(scenes))
+    held_out = min(HELD_OUT[1], int(HELD_OUT[0] * len(scenes)))
+    parts = {"train": order[held_out:], "test": order[:held_out] if held_out else order}
+    times = -(-LEAST_EPOCH * training.batch_size // len(parts["train"]))
+    parts["train"] = np.concatenate([parts["train"], *(rng.permutation(parts["train"]) for _ in range(times - 1))])
+    return {name: InMemoryScenes(scenes[part], None if counts is None else counts[part]) for name, part in parts.items()}
+
+
+def _histogram(numbers) -> str:
+    return ", ".join(f"{number} with {count}" for count, number in enumerate(numbers) if number)
 
 
 def _pair(pair: tuple[float, float]) -> str:

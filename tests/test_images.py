@@ -14,7 +14,7 @@ from PIL import Image
 import data
 from data.letters import draw_letters, write_letters
 from reproduce.runs import PRETRAINED
-from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingError, __main__, metrics
+from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingConfig, TrainingError, __main__, metrics
 from supair.detection import Detection, detect, draw_overlay, write_results
 from supair.images import Images, Preparation, grey, read_images, suggest_variances
 from supair.inference import SceneDescription
@@ -232,7 +232,7 @@ def test_overlays_outline_the_boxes():
 def quick_cli(monkeypatch):
     monkeypatch.setattr(__main__, "LEAST_EPOCH", 2)
     size = ["--patch-size", "6", "--object-size", "2", "5", "--max-objects", "2"]
-    return [*size, "--steps", "4", "--batch-size", "16", "--no-xla", "--seed", "1"]
+    return [*size, "--steps", "3", "--batch-size", "16", "--no-xla", "--seed", "1"]
 
 
 def test_train_and_detect_from_the_command_line(tmp_path, quick_cli, capsys):
@@ -243,7 +243,7 @@ def test_train_and_detect_from_the_command_line(tmp_path, quick_cli, capsys):
     assert "60 images, 60 scenes of 12 x 12 pixels, 6 of them" in printed and "suggested --object-variance 0.12 0.35" in printed
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["test_accuracy"] is None and sum(lines[-1]["test_counts"]) == 6  # nobody knows the counts
-    assert __main__.main([*train, "--steps", "9"]) == 0  # goes on
+    assert __main__.main([*train, "--steps", "6"]) == 0  # goes on
     assert len((run / "log.jsonl").read_text().splitlines()) > len(lines)
     detect = ["detect", "--model", str(run), "--images", str(folder), "--output", str(tmp_path / "found")]
     assert __main__.main(detect) == 0
@@ -271,10 +271,18 @@ def test_command_line_refuses_what_cannot_work(tmp_path, quick_cli):
         __main__.main(["detect", "--model", str(tmp_path), "--images", str(tmp_path), "--output", str(tmp_path / "out")])
 
 
-def test_small_sets_are_gone_through_several_times_an_epoch():
-    order = __main__._repeat(np.array([5, 3, 9]), least=10, seed=0)
-    assert len(order) == 12 and order[:3].tolist() == [5, 3, 9]
-    np.testing.assert_array_equal(np.bincount(order), np.bincount([5, 3, 9]) * 4)
+def test_small_sets_are_gone_through_several_times_an_epoch(monkeypatch):
+    monkeypatch.setattr(__main__, "LEAST_EPOCH", 10)
+    scenes = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], [1, 12, 12])
+    parts = __main__._split(scenes, np.arange(20), TrainingConfig(batch_size=5))
+    train, test = (parts[name].images[:, 0, 0] for name in ("train", "test"))
+    assert len(train) == 54 and len(test) == 2 and not set(train) & set(test)
+    assert (
+        set(np.bincount(train)) == {0, 3}
+        and sorted(train[:18]) == sorted(train[18:36])
+        and train[:18].tolist() != train[18:36].tolist()
+    )
+    np.testing.assert_array_equal(parts["train"].counts, train)
 
 
 @pytest.mark.parametrize("dataset", data.DATASETS)

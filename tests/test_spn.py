@@ -187,6 +187,29 @@ def test_reconstruction_by_hand():
     np.testing.assert_allclose(np.var(many, axis=0), [0.2, 0.2], atol=0.01)
 
 
+def test_codes_name_the_leaves_of_the_best_tree():
+    """By hand as above: leaf regions 1 and 2, two components each; decoding gives the reconstruction back."""
+    graph = RegionGraph(2, [[0, 1], [0], [1]], [(0, 1, 2)])
+    spn = RatSpn(graph, num_components=2, num_sums=1, variance_min=0.1, variance_max=0.3, dtype="float64")
+    leaves = {1: (np.array([[0.0, 1.0]]), np.zeros([1, 2])), 2: (np.array([[5.0, 7.0]]), np.zeros([1, 2]))}
+    spn.assign(leaves, {0: np.log([[0.4, 0.1], [0.2, 0.3]])[..., None]})
+    x = np.array([[0.95, 7.2], [0.1, 4.0]])
+    codes = spn.encode(x)
+    np.testing.assert_array_equal(codes, [[0, 1, 0, 1], [1, 0, 1, 0]])
+    np.testing.assert_allclose(spn.decode(codes), [[1, 7], [0, 5]])
+    wide = make("random")
+    codes = np.asarray(wide.encode(*evidence(wide)))
+    np.testing.assert_array_equal(codes.sum(axis=1), 4)  # a repetition of depth 2 has four leaf regions
+    np.testing.assert_array_equal(wide.decode(codes), wide.reconstruct(*evidence(wide)))
+
+
+def test_sampled_trees_without_the_leaves_noise_give_means():
+    spn = make("random")
+    means = {tuple(np.round(mean, 9)) for _, mean, _ in spn_mixture(spn)}
+    samples = {tuple(row) for row in np.round(np.asarray(spn.sample(50, [1, 2], leaf_noise=False)), 9)}
+    assert samples <= means and len(samples) > 3
+
+
 def test_seed_decides_weights_and_samples():
     first, same, other = (RatSpn(GRAPHS["random"], 2, 3, 0.1, 0.9, seed=seed) for seed in (1, 1, 2))
     for a, b, c in zip(first.weights, same.weights, other.weights):
