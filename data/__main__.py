@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     maker.add_argument("--sizes", type=int, nargs=2, metavar=("TRAIN", "TEST"), help="numbers of scenes (default: the paper's)")
     letters = commands.add_parser("letters", help="draw pictures of letters")
     letters.add_argument("directory", type=Path, metavar="DIR", help="a new folder, with train/ and test/ in it")
-    letters.add_argument("--sizes", type=int, nargs=2, metavar=("TRAIN", "TEST"), default=(20_000, 1000), help="default: 20000 1000")
+    letters.add_argument(
+        "--sizes", type=int, nargs=2, metavar=("TRAIN", "TEST"), default=(20_000, 1000), help="default: 20000 1000"
+    )
     letters.add_argument("--seed", type=int, default=0, help="decides the pictures (default: 0)")
     inspector = commands.add_parser("inspect", help="check and describe data set files")
     inspector.add_argument("files", nargs="+", type=Path, metavar="FILE")

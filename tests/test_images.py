@@ -243,8 +243,9 @@ def test_train_and_detect_from_the_command_line(tmp_path, quick_cli, capsys):
     assert "60 images, 60 scenes of 12 x 12 pixels, 6 of them" in printed and "suggested --object-variance 0.12 0.35" in printed
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["test_accuracy"] is None and sum(lines[-1]["test_counts"]) == 6  # nobody knows the counts
-    assert __main__.main([*train, "--steps", "6"]) == 0  # goes on
-    assert len((run / "log.jsonl").read_text().splitlines()) > len(lines)
+    content = (run / "log.jsonl").read_text()
+    assert __main__.main(train) == 0  # done already
+    assert (run / "log.jsonl").read_text() == content
     detect = ["detect", "--model", str(run), "--images", str(folder), "--output", str(tmp_path / "found")]
     assert __main__.main(detect) == 0
     assert "objects in 60 images" in capsys.readouterr().out
