@@ -42,7 +42,7 @@ GLYPH = 21  # pixels, an MNIST image's side in these scenes
 
 
 def likelihoods(model: SuPAIR, images: np.ndarray) -> dict[str, float]:
-    """Bounds in nats a scene, and log p(x | boxes at their means) by equations 7 and 6 in bits a pixel."""
+    """Bounds in nats a scene, and log p(x | z) by equations 7 and 6 in bits a pixel: boxes at their means, N's average by q."""
     draws = [
         np.random.default_rng([9, k]).standard_normal([len(images), model.config.num_steps, model.noise_size]) for k in range(5)
     ]
@@ -60,7 +60,9 @@ def likelihoods(model: SuPAIR, images: np.ndarray) -> dict[str, float]:
         bits = images[0].size * math.log(2)
         found[f"log p(x | z), {downsampling}"] = np.mean(log_p) / bits
         if downsampling == "exact":  # the average over assignments inside the logarithm, by samples
-            found["log p(x | z), exact, log of the mean"] = np.mean(np.logaddexp.reduce(log_p, axis=0) - math.log(shifts)) / bits
+            found[f"log p(x | z), exact, log of the mean of {shifts}"] = (
+                np.mean(np.logaddexp.reduce(log_p, axis=0) - math.log(shifts)) / bits
+            )
     return {name: float(value) for name, value in found.items()}
 
 
@@ -82,29 +84,39 @@ def single_objects(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return scenes
 
 
-def letter_glyphs(number: int, rng: np.random.Generator) -> np.ndarray:
-    """Capital letters as MNIST shows digits, [n, 28, 28] uint8: 20 pixels high, in the middle."""
-    glyphs = []
-    for letter in rng.choice(list(LETTERS), number):
-        font = load_font("DejaVuSans", 27)
+def letter_glyphs(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Capital letters [n, 28, 28] uint8, each as high and as wide as one of the digits, and in its place."""
+    glyphs = np.zeros_like(digits)
+    font = load_font("DejaVuSans", 60)
+    for glyph, digit, letter in zip(glyphs, digits, rng.choice(list(LETTERS), len(digits))):
+        rows, columns = (np.flatnonzero((digit > 64).any(axis=axis)) for axis in (1, 0))
         left, top, right, bottom = font.getbbox(letter)
-        image = Image.new("L", (28, 28))
-        ImageDraw.Draw(image).text(((28 - right + left) / 2 - left, (28 - bottom + top) / 2 - top), letter, font=font, fill=255)
-        glyphs.append(np.asarray(image))
-    return np.stack(glyphs)
+        image = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(image).text((-left, -top), letter, font=font, fill=255)
+        size = (columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+        glyph[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    return glyphs
 
 
 def anomalies(model: SuPAIR, digits: np.ndarray, rng: np.random.Generator) -> dict[str, dict[str, float]]:
-    """AUROC of two scores, negative log-likelihoods of the object and of the scene, for two kinds of strange objects."""
+    """AUROC of two scores for two kinds of strange objects, and of two that know nothing of shapes, to compare with."""
 
     def scores(glyphs):
         scenes = single_objects(glyphs, rng)
-        first = np.argmax(model(scenes).z_pres, axis=1)
-        of_object = np.take_along_axis(object_log_probs(model, scenes).numpy(), first[:, None], axis=1)[:, 0]
-        return {"object": -of_object, "scene": -importance_bound(model, scenes, 5).numpy()}
+        description = model(scenes)
+        first = np.argmax(description.z_pres, axis=1)[:, None]
+        of_object = np.take_along_axis(object_log_probs(model, scenes).numpy(), first, axis=1)[:, 0]
+        areas = np.take_along_axis(np.prod(description.where_loc[..., :2], axis=2), first, axis=1)[:, 0]
+        return {
+            "object's log-likelihood": -of_object,
+            "scene's bound": -importance_bound(model, scenes, 5).numpy(),
+            "area of the box": areas,
+            "sum of grey levels": scenes.sum(axis=(1, 2)),
+        }
 
     normal = scores(digits[:ANOMALIES])
-    kinds = {"letters": letter_glyphs(ANOMALIES, rng), "upside down": digits[ANOMALIES : 2 * ANOMALIES, ::-1]}
+    others = digits[ANOMALIES : 2 * ANOMALIES]
+    kinds = {"letters": letter_glyphs(others, rng), "upside down": others[:, ::-1, ::-1]}
     return {
         kind: {
             name: float(mannwhitneyu(strange, normal[name]).statistic / ANOMALIES**2) for name, strange in scores(glyphs).items()
@@ -198,10 +210,10 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(f"{arguments.model}, {SCENES} test scenes of Multi-MNIST")
     for name, value in found["likelihoods"].items():
-        print(f"  {name:42} {value:10.4f} {'bits a pixel' if 'x | z' in name else 'nats a scene'}")
+        print(f"  {name:48} {value:10.4f} {'bits a pixel' if 'x | z' in name else 'nats a scene'}")
     print(f"Strange objects against digits, {ANOMALIES} scenes each, AUROC")
     for kind, scores in found["anomalies"].items():
-        print(f"  {kind:12} by the object's log-likelihood {scores['object']:.3f}, by the scene's {scores['scene']:.3f}")
+        print(f"  {kind:12} " + ", ".join(f"{name} {auroc:.3f}" for name, auroc in scores.items()))
     print(f"Linear classifiers of {PROBE[0]} digits found in scenes, accuracy on {PROBE[1]} others")
     print(f"  from codes {found['probe']['codes']:.1%}, from pixels {found['probe']['pixels']:.1%}")
     if arguments.json:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import math
+import signal
 import sys
 from pathlib import Path
 
@@ -37,25 +39,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
+    output = arguments.output
+    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").exists():
+        raise ConfigError(f"--output {output}: holds other files than a run's; choose a new or empty folder")
     images = read_images(arguments.images, arguments.array)
     side = arguments.side or _natural_side(images, arguments.fit)
     patch = min(arguments.patch_size, side)
     sizes = arguments.object_size or (0.3 * patch, 0.9 * patch)
-    preparation = Preparation.suggest(images, side, arguments.fit, _overlap(arguments.fit, side, sizes[1]))
-    scenes, _ = preparation.scenes(images)
-    suggested = suggest_variances(scenes)
-    of_object = arguments.object_variance or suggested.object
-    of_background = arguments.background_variance or suggested.background
     config = ModelConfig(
         scene_size=side,
         patch_size=patch,
         num_steps=arguments.max_objects,
         scale_min=sizes[0] / patch,
         scale_max=sizes[1] / patch,
-        object=object_spn(*of_object),
-        background=background_spn(*of_background),
         warm_up=WarmUp() if arguments.recipe == "robust" else None,
     )
+    preparation = Preparation.suggest(images, side, arguments.fit, _overlap(arguments.fit, config))
+    scenes, _ = preparation.scenes(images)
+    suggested = suggest_variances(scenes)
+    of_object = arguments.object_variance or suggested.object
+    of_background = arguments.background_variance or suggested.background
+    config = dataclasses.replace(config, object=object_spn(*of_object), background=background_spn(*of_background))
     training = TrainingConfig(seed=arguments.seed, batch_size=arguments.batch_size)
     data = _split(scenes, None if preparation.fit == "tile" else images.counts, training)
     steps_per_epoch, held_out = len(data["train"]) // training.batch_size, len(data["test"])
@@ -73,24 +77,24 @@ def train(arguments: argparse.Namespace) -> int:
         "preparation": dataclasses.asdict(preparation),
         "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes.tobytes()).hexdigest()},
     }
-    with Run(arguments.output, SuPAIR(config, arguments.seed), training, data, identity, arguments.xla) as run:
-        run.train(epochs, description=str(arguments.output))
+    with Run(output, SuPAIR(config, arguments.seed), training, data, identity, arguments.xla) as run:
+        run.train(epochs, description=str(output))
         last = run.epoch_lines()[-1]
     print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['test_elbo']:.0f} on the {held_out} scenes")
     if last["test_accuracy"] is None:
         print(f"objects found in these: {_histogram(last['test_counts'])}")
     else:
         print(f"{last['test_accuracy']:.1%} of their counts are right")
-    print(f"next: python -m supair detect --model {arguments.output} --images {arguments.images} --output DIR")
+    print(f"next: python -m supair detect --model {output} --images FOLDER_OR_FILE --output DIR")
     return 0
 
 
 def find(arguments: argparse.Namespace) -> int:
-    check_output(arguments.output)
+    signal.signal(signal.SIGTERM, _stop)
+    check_output(arguments.output, arguments.images)
     model, preparation = load_model(arguments.model)
     if arguments.fit:
-        overlap = _overlap(arguments.fit, preparation.side, model.config.scale_max * model.config.patch_size)
-        preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
+        preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=_overlap(arguments.fit, model.config))
     images = read_images(arguments.images, arguments.array)
     detections = detect(model, preparation, images)
     write_results(arguments.output, images, detections)
@@ -117,9 +121,22 @@ def _natural_side(images: Images, fit: str | None) -> int:
     return size[0]
 
 
-def _overlap(fit: str | None, side: int, largest: float) -> int:
-    """Of neighbouring tiles: the size of the largest object."""
-    return min(side - 1, round(largest)) if fit == "tile" else 0
+def _stop(signum, frame):
+    raise Interrupted("stopped, and nothing has been written", signum)
+
+
+def _overlap(fit: str | None, config: ModelConfig) -> int:
+    """Of neighbouring tiles: as far as the highest box reaches."""
+    if fit != "tile":
+        return 0
+    patch, side = config.patch_size, config.scene_size
+    overlap = math.ceil(config.scale_max * config.aspect_max * patch * patch / (patch - 1))
+    if side - overlap < side / 4:
+        raise ConfigError(
+            f"tiles of {side} pixels would have to overlap by {overlap} to hold every object whole; "
+            "choose a larger --side, or a smaller --object-size"
+        )
+    return overlap
 
 
 def _split(scenes: np.ndarray, counts: np.ndarray | None, training: TrainingConfig) -> dict[str, InMemoryScenes]:

@@ -69,18 +69,24 @@ def _detection(objects: list[tuple], size: tuple[int, int]) -> Detection:
     )
 
 
-def check_output(directory: Path) -> None:
-    """Refuse a folder that holds anything but an earlier result.
+def check_output(directory: Path, images: Path | None = None) -> None:
+    """Refuse a folder that holds anything but a whole earlier result, or the images.
 
     Raises:
       ConfigError: naming what is there.
     """
+    if images is not None and directory.resolve() in images.resolve().parents:
+        raise ConfigError(
+            f"--output {directory}: holds the images, and an earlier result in it would be replaced; choose another"
+        )
     try:
-        others = sorted(set(os.listdir(directory)) - set(_RESULTS)) if directory.exists() else []
+        there = sorted(os.listdir(directory)) if directory.exists() else []
     except NotADirectoryError:
         raise ConfigError(f"--output {directory}: is a file; choose a folder") from None
-    if others:
-        raise ConfigError(f"--output {directory}: holds other files ({others[0]}, ...); choose a new or empty folder")
+    if there and there != sorted(_RESULTS):
+        raise ConfigError(
+            f"--output {directory}: holds other files than an earlier result's ({there[0]}, ...); choose a new or empty folder"
+        )
 
 
 def write_results(directory: Path, images: Images, detections: list[Detection]) -> None:
@@ -110,7 +116,10 @@ def write_results(directory: Path, images: Images, detections: list[Detection]) 
         pairs = zip(images.names, images.pictures, detections)
         for name, picture, found in tqdm(pairs, total=len(detections), desc="drawing", unit="image", disable=None):
             overlay = draw_overlay(picture, found)
-            overlay.save(partial / "overlays" / (name if name.endswith(".png") else f"{name}.png"))
+            target = partial / "overlays" / name
+            while target.suffix != ".png" or target.exists():  # a.jpg and a.jpg.png may both be there
+                target = target.with_name(f"{target.name}.png")
+            overlay.save(target)
             if (place := next(places, None)) is not None:
                 overlay.thumbnail([_SHEET_CELL - 4, _SHEET_CELL - 4])
                 sheet.paste(overlay, (place[1] * _SHEET_CELL + 2, place[0] * _SHEET_CELL + 2))
@@ -154,6 +163,8 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
         if directory.exists():
             os.replace(directory, old)
         os.replace(partial, directory)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not directory.exists():  # stopped between the two
+            os.replace(old, directory)
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -125,14 +125,14 @@ def take_apart_exactly(images, z_where, patch_size: int, shifts) -> SceneParts:
     patch's, it takes the first, and the others are left to what is behind.
 
     `visible` and `background_maps` are zeros and ones.  As these and the content have no gradient by z_where, theirs is
-    that of soft ones: of what bilinear crops see, of a patch pixel's chance to take one, visible * pitch * pitch', and of
-    the share of a scene pixel that the box covers.
+    that of soft ones: of what bilinear crops see; of a patch pixel's chance to take one, which is what is visible times both
+    pitches (the patch pixels' distances in the scene, at most 1); and of a scene pixel's chance to be taken.
 
     Args:
       images: [batch, B, B].
       z_where: [batch, step, 4].
       patch_size: A.
-      shifts: [batch, step, 2] in [0, 1), for rows and columns.
+      shifts: [batch, step, 2] in [0, 1], for rows and columns.
     """
     soft = take_apart(images, z_where, patch_size)
     z_where, shifts = (tf.transpose(values, [1, 0, 2]) for values in (z_where, shifts))  # [step, batch, ...]
@@ -141,7 +141,8 @@ def take_apart_exactly(images, z_where, patch_size: int, shifts) -> SceneParts:
     takes, covers = [], []  # along rows and columns: [step, batch, A, B], which patch pixel takes which; [step, batch, B]
     for axis, start in enumerate((z_where[..., 3:4], z_where[..., 2:3])):
         points = (pixels - start) / pitches[..., axis : axis + 1]  # [step, batch, B], growing
-        covers.append(tf.clip_by_value(tf.minimum(1.0 + points, patch_size - points), 0.0, 1.0))
+        inside = tf.clip_by_value(tf.minimum(1.0 + points, patch_size - points), 0.0, 1.0)
+        covers.append(inside * tf.minimum(1.0, 1.0 / pitches[..., axis : axis + 1]))
         goals = tf.floor(points + shifts[..., axis : axis + 1])
         wanted = goals[..., tf.newaxis, :] == patch_pixels[:, tf.newaxis]
         before = tf.pad(wanted[..., :-1], [[0, 0]] * 3 + [[1, 0]])  # whether the scene pixel before wants the same
@@ -160,7 +161,7 @@ def take_apart_exactly(images, z_where, patch_size: int, shifts) -> SceneParts:
         soft_maps.append(soft_free)
     content = tf.matmul(tf.matmul(by_row, images), by_column, transpose_b=True)
     filled = tf.reduce_sum(by_row, axis=3)[..., tf.newaxis] * tf.reduce_sum(by_column, axis=3)[..., tf.newaxis, :]
-    chance = soft.visible * tf.reduce_prod(pitches, axis=2)[..., tf.newaxis, tf.newaxis]
+    chance = soft.visible * tf.reduce_prod(tf.minimum(1.0, pitches), axis=2)[..., tf.newaxis, tf.newaxis]
     return SceneParts(
         # A patch pixel that takes none shows what it would, for the gradient by its chance.
         patches=_with_gradient(content + (1.0 - filled) * soft.patches, soft.patches),

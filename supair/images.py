@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,13 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from supair.config import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FITS = ("resize", "tile")
-_SAMPLE = 2000  # images that grey levels and variances are suggested from
+_SAMPLE = 2000  # scenes that grey levels and variances are suggested from
 
 
 class Images(NamedTuple):
@@ -36,6 +38,7 @@ class Images(NamedTuple):
 def read_images(path: Path, array: str = "images") -> Images:
     """Read a folder of PNG and JPEG files (in the order of their names), or an array of an .npz or HDF5 file.
 
+    Photographs are turned as their EXIF data say, and what is transparent is laid on white.
     True counts are taken from `counts.csv` (columns image and count) in the folder, or from an array `counts` beside the
     images.
 
@@ -48,12 +51,13 @@ def read_images(path: Path, array: str = "images") -> Images:
     """
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix not in (".npz", ".h5", ".hdf5"):
+    kind = path.suffix.lower()
+    if kind not in (".npz", ".h5", ".hdf5"):
         missing = "" if path.exists() else "there is no such file or folder; "
         raise ConfigError(f"{path}: {missing}expected a folder, an .npz or an .h5 file")
     beside = array.rpartition("/")[0]
     try:
-        if path.suffix == ".npz":
+        if kind == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 images, counts = _arrays(file, file.files, array, "counts")
         else:
@@ -64,8 +68,8 @@ def read_images(path: Path, array: str = "images") -> Images:
                     images = images / np.float32(white)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
-        raise ConfigError(f"{path}: missing, damaged, or no {path.suffix} file ({str(error).splitlines()[0][:150]})") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise ConfigError(f"{path}: missing, damaged, or no {kind} file ({str(error).splitlines()[0][:150]})") from None
     if images.ndim not in (3, 4) or not images.size or (images.ndim == 4 and images.shape[3] != 3):
         raise ConfigError(f"{path}: expected {array} [n, height, width] or [n, height, width, 3], found {images.shape}")
     _check_values(images, f"{path}: {array}")
@@ -87,19 +91,20 @@ def _datasets(file: h5py.File) -> list[str]:
 
 
 def _read_folder(path: Path) -> Images:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
+    )
     if not files:
         raise ConfigError(f"{path}: expected PNG or JPEG files in this folder, found none")
     pictures = []
     for file in files:
         try:
+            file.name.encode()
             with Image.open(file) as image:
-                if image.mode.startswith("I"):  # 16 bits
-                    picture = np.asarray(image).astype(np.float32) / np.float32(65535)
-                else:
-                    picture = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+                picture = _pixels(ImageOps.exif_transpose(image))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ConfigError(f"{file}: damaged or no image ({str(error)[:150]})") from None
+            name = os.fsencode(file).decode(errors="replace")  # names that are not UTF-8 cannot be written either
+            raise ConfigError(f"{name}: damaged or no image ({str(error)[:150]})") from None
         _check_values(picture, str(file))
         pictures.append(picture)
     names = [file.name for file in files]
@@ -107,10 +112,21 @@ def _read_folder(path: Path) -> Images:
     return Images(names, pictures, _read_counts(truth, names) if truth.exists() else None)
 
 
+def _pixels(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16 bits
+        return np.asarray(image).astype(np.float32) / np.float32(65535)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
 def _read_counts(path: Path, names: list[str]) -> np.ndarray:
     try:
-        with open(path, newline="") as file:
-            counts = {row["image"]: int(row["count"]) for row in csv.DictReader(file)}
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        counts = {row["image"]: int(row["count"]) for row in rows}
+        if len(counts) < len(rows) or not all(0 <= count < 2**31 for count in counts.values()):
+            raise ValueError("an image twice, or a count that is none")
         return np.array([counts[name] for name in names])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: expected columns image and count, and a line for every image ({error!r})") from None
@@ -132,18 +148,19 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 class Window(NamedTuple):
-    """Where in an image a scene was taken: the scene's point (x, y) is the image's (left + zoom x, top + zoom y)."""
+    """Where in an image a scene was taken: its point (x, y) is the image's (left + zoom_x x, top + zoom_y y)."""
 
     image: int
     left: float
     top: float
-    zoom: float
+    zoom_x: float = 1.0
+    zoom_y: float = 1.0
     # Objects whose centre is in here are this scene's, those beyond a neighbour's: (left, top, right, bottom) in the image.
     core: tuple[float, float, float, float] = (-math.inf, -math.inf, math.inf, math.inf)
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [n, 4] (left, top, width, height), from scene pixels to image pixels."""
-        return np.asarray(boxes, float) * self.zoom + [self.left, self.top, 0.0, 0.0]
+        return np.asarray(boxes, float) * ([self.zoom_x, self.zoom_y] * 2) + [self.left, self.top, 0.0, 0.0]
 
     def owns(self, boxes: np.ndarray) -> np.ndarray:
         """Which of the boxes [n, 4], in image pixels, have their centre in the core, [n] bool."""
@@ -186,8 +203,11 @@ class Preparation:
         Raises:
           ConfigError: if the images do not have the size, or are all of one grey.
         """
-        few = images.pictures[:: -(-len(images.pictures) // _SAMPLE)]
-        scenes, _ = Preparation(side, fit, overlap)._cut(few)
+        unchanged = Preparation(side, fit, overlap)
+        pictures = images.pictures[:: -(-len(images.pictures) // _SAMPLE)]
+        share = -(-_SAMPLE // len(pictures))  # scenes of one image, which may be many tiles
+        parts = [unchanged._cut(picture, number)[0] for number, picture in enumerate(pictures)]
+        scenes = np.concatenate([part[:: -(-len(part) // share)] for part in parts])
         black, white = (round(float(level), 4) for level in np.quantile(scenes, [0.001, 0.999]))
         if white - black < 0.02:
             black, white = float(np.min(scenes)), float(np.max(scenes))
@@ -202,40 +222,39 @@ class Preparation:
         Raises:
           ConfigError: if an image does not have the size.
         """
-        parts = [self._cut([picture], first=number) for number, picture in enumerate(images.pictures)]
-        return np.concatenate([self._level(scenes) for scenes, _ in parts]), [
-            window for _, windows in parts for window in windows
-        ]
+        scenes, windows = [], []
+        for number, picture in enumerate(images.pictures):
+            levels, of_image = self._cut(picture, number)
+            scenes.append(self._level(levels))
+            windows += of_image
+        return np.concatenate(scenes), windows
 
     def _level(self, scenes: np.ndarray) -> np.ndarray:
         levels = np.clip((scenes - self.black) / (self.white - self.black), 0, 1)
         return np.round(255 * (1 - levels if self.inverted else levels)).astype(np.uint8)
 
-    def _cut(self, pictures: Sequence[np.ndarray], first: int = 0) -> tuple[np.ndarray, list[Window]]:
-        scenes, windows = [], []
-        for number, picture in enumerate(pictures, first):
-            levels = grey(picture)
-            if self.fit is None and levels.shape != (self.side, self.side):
-                height, width = levels.shape
-                raise ConfigError(
-                    f"image {number} has {width} x {height} pixels, and scenes have {self.side} x {self.side}; "
-                    "choose --fit resize, or --fit tile"
-                )
-            taken = self._tile(levels, number) if self.fit == "tile" else [self._resize(levels, number)]
-            scenes += [scene for scene, _ in taken]
-            windows += [window for _, window in taken]
-        return np.stack(scenes), windows
+    def _cut(self, picture: np.ndarray, number: int) -> tuple[np.ndarray, list[Window]]:
+        """The scenes of one image, [n, side, side] in [0, 1]."""
+        levels = grey(picture)
+        if self.fit is None and levels.shape != (self.side, self.side):
+            height, width = levels.shape
+            raise ConfigError(
+                f"image {number} has {width} x {height} pixels, and scenes have {self.side} x {self.side}; "
+                "choose --fit resize, or --fit tile"
+            )
+        taken = self._tile(levels, number) if self.fit == "tile" else [self._resize(levels, number)]
+        return np.stack([scene for scene, _ in taken]), [window for _, window in taken]
 
     def _resize(self, levels: np.ndarray, number: int) -> tuple[np.ndarray, Window]:
-        zoom = max(levels.shape) / self.side
-        if zoom == 1 and levels.shape[0] == levels.shape[1]:
-            return levels, Window(number, 0.0, 0.0, 1.0)
-        height, width = (max(1, round(length / zoom)) for length in levels.shape)
+        if levels.shape == (self.side, self.side):
+            return levels, Window(number, 0.0, 0.0)
+        height, width = (max(1, round(length / max(levels.shape) * self.side)) for length in levels.shape)
+        zoom_x, zoom_y = levels.shape[1] / width, levels.shape[0] / height
         small = np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR))
         top, left = (self.side - height) // 2, (self.side - width) // 2
         scene = np.full([self.side, self.side], np.median(levels), np.float32)
         scene[top : top + height, left : left + width] = np.clip(small, 0, 1)
-        return scene, Window(number, -left * zoom, -top * zoom, zoom)
+        return scene, Window(number, -left * zoom_x, -top * zoom_y, zoom_x, zoom_y)
 
     def _tile(self, levels: np.ndarray, number: int) -> list[tuple[np.ndarray, Window]]:
         stride, margin = self.side - self.overlap, self.overlap // 2
@@ -245,7 +264,7 @@ class Preparation:
         tiles = []
         for top in range(0, rows * stride, stride):
             for left in range(0, columns * stride, stride):
-                window = Window(number, left - margin, top - margin, 1.0, (left, top, left + stride, top + stride))
+                window = Window(number, left - margin, top - margin, core=(left, top, left + stride, top + stride))
                 tiles.append((padded[top : top + self.side, left : left + self.side], window))
         return tiles
 

@@ -224,22 +224,24 @@ class SuPAIR(keras.Model):
         log_p = self.background_spn.log_prob(tf.reshape(repeated, [-1, pixels]), tf.reshape(maps, [-1, pixels]))
         return tf.transpose(tf.reshape(log_p, [self.config.num_steps + 1, -1]))
 
-    def explain_objects(self, parts: SceneParts, explain: Callable[..., tf.Tensor], class_seed=None):
+    def explain_objects(self, parts: SceneParts, explain: Callable[..., tf.Tensor], class_seed=None, seed=None):
         """What the object model has to say about every patch, given what is visible of it.
 
         Args:
           parts: the scenes, taken apart.
-          explain: of a RatSpn, patches [n, A²] and their visibility; gives [n, ...].
+          explain: of a RatSpn, patches [n, A²], their visibility, and a seed; gives [n, ...].
           class_seed: a pair of integers to sample a mixture's class with; None takes the likeliest.
+          seed: a pair of integers for `explain`, which gets another one with each SPN; None gives it None.
 
         Returns:
           [step, batch, ...].
         """
+        seeds = [None if seed is None else tf.random.fold_in(seed, index) for index in range(len(self.object_spns))]
         if self.config.object_models == "per_step":
             patches, visible = (tf.unstack(_flat(values)) for values in (parts.patches, parts.visible))
-            return tf.stack([explain(spn, *step) for spn, *step in zip(self.object_spns, patches, visible)])
+            return tf.stack([explain(spn, *step) for spn, *step in zip(self.object_spns, patches, visible, seeds)])
         flat = [_flat(values, keep=0) for values in (parts.patches, parts.visible)]
-        by_class = tf.stack([explain(spn, *flat) for spn in self.object_spns])  # [class, step * batch, ...]
+        by_class = tf.stack([explain(spn, *flat, own) for spn, own in zip(self.object_spns, seeds)])  # [class, step * batch, ...]
         scores = tf.transpose(tf.reshape(self._log_p_classes(parts), [len(self.object_spns), -1]))
         chosen = tf.argmax(scores, axis=1)
         if class_seed is not None:

@@ -2,6 +2,7 @@
 
 Scenes are [batch, B, B] in [0, 1]; a `seed` is a pair of integers.  Samples follow the SPNs' sums; their leaves give means
 unless `leaf_noise` is asked for, because the variances that make the model work are far larger than those of clean images.
+Patches are bilinear crops, whatever likelihood the model was trained with.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from rat_spn import RatSpn
+from supair.config import ConfigError
 from supair.geometry import SceneParts, take_apart
 from supair.inference import SceneDescription
 from supair.model import SuPAIR
 
 _VISIBLE = 0.5  # of a patch pixel, from which on it is evidence
+_TRIES = 1000  # to place boxes that do not overlap
 
 
 def complete_objects(model: SuPAIR, images, seed=None, leaf_noise: bool = False):
@@ -33,11 +36,11 @@ def complete_objects(model: SuPAIR, images, seed=None, leaf_noise: bool = False)
 def _fill(model: SuPAIR, parts: SceneParts, seed, leaf_noise: bool):
     evidence = parts._replace(visible=tf.cast(parts.visible > _VISIBLE, parts.visible.dtype))
     class_seed, seed = (None, None) if seed is None else tf.unstack(tf.random.split(seed, 2))
-    filled = model.explain_objects(evidence, functools.partial(_explain, seed=seed, leaf_noise=leaf_noise), class_seed)
+    filled = model.explain_objects(evidence, functools.partial(_explain, leaf_noise=leaf_noise), class_seed, seed)
     return tf.where(evidence.visible > 0, parts.patches, tf.reshape(filled, tf.shape(parts.patches)))
 
 
-def _explain(spn: RatSpn, x, observed, *, seed, leaf_noise: bool):
+def _explain(spn: RatSpn, x, observed, seed, leaf_noise: bool):
     if seed is None:
         return spn.reconstruct(x, observed)
     return spn.sample_conditional(x, tf.round(observed), seed, leaf_noise)
@@ -76,6 +79,9 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
 
     p(N) is truncated at N_max, and p(z_where) is uniform over boxes inside the scene, of the configured sizes; boxes are drawn
     until the overlap prior accepts them.
+
+    Raises:
+      ConfigError: if N_max boxes of these sizes find no room.
     """
     config = model.config
     rng = np.random.default_rng(seed)
@@ -83,15 +89,19 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
     counts = rng.choice(len(weights), size=number, p=weights / weights.sum())
     present = np.arange(config.num_steps) < counts[:, None]
     where, pending = np.zeros([number, config.num_steps, 4], np.float32), np.arange(number)
-    while len(pending):
+    for _ in range(_TRIES):
+        if not len(pending):
+            break
         shape = [len(pending), config.num_steps]
         width = rng.uniform(config.scale_min, config.scale_max, shape)
         height = width * rng.uniform(config.aspect_min, config.aspect_max, shape)
-        corners = [rng.uniform(0, np.maximum(1, config.scene_size - config.patch_size * side)) for side in (width, height)]
+        corners = [rng.uniform(0, np.maximum(0, config.scene_size - 1 - config.patch_size * side)) for side in (width, height)]
         where[pending] = np.stack([width, height, *corners], axis=-1)
         blank = tf.zeros([len(pending), config.scene_size, config.scene_size])
         overlap = take_apart(blank, tf.constant(where[pending]), config.patch_size).overlap.numpy().T * present[pending]
         pending = pending[rng.uniform(size=len(pending)) > np.exp(-config.overlap_rate * overlap.sum(axis=1))]
+    else:
+        raise ConfigError(f"no room for up to {config.num_steps} boxes of these sizes in a scene of {config.scene_size} pixels")
     description = SceneDescription(tf.constant(present, tf.float32), tf.constant(where), tf.zeros_like(where))
     seeds = tf.unstack(tf.random.split(seed, 2))
     nothing = tf.zeros([config.num_steps, number, config.patch_size, config.patch_size])
@@ -102,17 +112,18 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
 
 
 def object_log_probs(model: SuPAIR, images):
-    """log p_obj of every step's patch in nats a visible pixel, [batch, step]: low where an object is not like those learnt."""
+    """log p_obj of every step's patch in nats a visible patch pixel, [batch, step]; low for what is unlike the objects learnt."""
     parts = take_apart(images, model(images).where_loc, model.config.patch_size)
     visible = tf.transpose(tf.reduce_sum(parts.visible, axis=[2, 3]))
     return model.log_p_objects(parts) / tf.maximum(visible, 1.0)
 
 
 def importance_bound(model: SuPAIR, images, samples: int, seed: int = 0):
-    """A lower bound of log p(x) that is tighter than the ELBO, [batch] in nats (Burda et al., 2016).
+    """A tighter bound than the ELBO, [batch] in nats (Burda et al., 2016).
 
-    log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), where p sums N out exactly.  As in the ELBO, p(N)
-    is not normalised and p(z_where) left out, and the objects' densities are scaled unless downsampling is exact.
+    log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), where p sums N out exactly.  It bounds what the
+    ELBO bounds: log p(x) but for p(N), which is not normalised, and p(z_where), which is left out; and a density of pixels
+    only if downsampling is exact, because equation 7 scales the objects'.
     """
     config = model.config
     log_ratios = []

@@ -31,6 +31,8 @@ def load_model(directory: Path | str) -> tuple[SuPAIR, Preparation]:
         seed, settings = config["training"]["seed"], config["model"]
         model_config = model_from_settings(settings)
         preparation = Preparation(**config.get("preparation", {"side": model_config.scene_size}))
+        if preparation.side != model_config.scene_size:
+            raise ValueError(f"scenes of {preparation.side} pixels are prepared for a model of {model_config.scene_size}")
         model = SuPAIR(model_config, seed)
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file; expected the directory of a trained model") from None
@@ -47,7 +49,7 @@ def load_model(directory: Path | str) -> tuple[SuPAIR, Preparation]:
 
 def write_weights(model: SuPAIR, directory: Path) -> None:
     """Write a model's weights in half precision, whole or not at all."""
-    arrays = {f"weight{index:02d}": variable.numpy().astype(np.float16) for index, variable in enumerate(model.variables)}
+    arrays = {name: variable.numpy().astype(np.float16) for name, variable in zip(_names(model), model.variables)}
     partial = directory / f"{WEIGHTS}.{os.getpid()}.partial"
     try:
         with open(partial, "wb") as file:
@@ -57,14 +59,20 @@ def write_weights(model: SuPAIR, directory: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _names(model: SuPAIR) -> list[str]:
+    return [f"weight{index}" for index in range(len(model.variables))]
+
+
 def _read_weights(model: SuPAIR, path: Path) -> None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in sorted(file.files)]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise TrainingError(f"{path}: damaged ({error})") from None
-    expected = [tuple(variable.shape) for variable in model.variables]
-    if [array.shape for array in arrays] != expected or not all(np.all(np.isfinite(array)) for array in arrays):
-        raise TrainingError(f"{path}: expected finite weights of shapes {expected}, found {[array.shape for array in arrays]}")
+            if sorted(file.files) != sorted(_names(model)):
+                raise ValueError(f"expected {len(model.variables)} arrays, found {len(file.files)}, or others")
+            arrays = [file[name] for name in _names(model)]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrainingError(f"{path}: damaged, or another model's ({error})") from None
     for variable, array in zip(model.variables, arrays):
+        if array.shape != tuple(variable.shape) or array.dtype.kind != "f" or not np.all(np.isfinite(array)):
+            expected = f"finite numbers of shape {tuple(variable.shape)}"
+            raise TrainingError(f"{path}: damaged, or another model's (expected {expected}, found {array.dtype} {array.shape})")
         variable.assign(array.astype(np.float32))

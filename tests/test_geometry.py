@@ -96,12 +96,24 @@ def test_exact_masks_are_bilinear_on_average():
         np.testing.assert_allclose(np.mean(parts.patches[0] * parts.visible[0], axis=0), expected, atol=0.03)
 
 
-def test_gradient_of_exact_masks_is_that_of_their_chances():
-    """Far from the scene's edge a box's size decides how many pixels it takes: pitch * pitch' of all its patch pixels."""
-    z_where = tf.constant([[[0.5, 0.6, 3.3, 4.1]]], tf.float64)
-    with tf.GradientTape() as tape:
-        tape.watch(z_where)
-        parts = take_apart_exactly(tf.zeros([1, 16, 16], tf.float64), z_where, 8, tf.constant([[[0.3, 0.8]]], tf.float64))
-        taken = tf.reduce_sum(parts.visible)
-    assert float(taken) == round(float(taken)) and abs(float(taken) - (0.5 * 8 / 7) * (0.6 * 8 / 7) * 64) < 12
-    np.testing.assert_allclose(tape.gradient(taken, z_where)[0, 0], [64 * 64 / 49 * 0.6, 64 * 64 / 49 * 0.5, 0, 0], atol=1e-9)
+@pytest.mark.parametrize("scales", [(0.5, 0.6), (0.6, 1.05)], ids=["shrunk", "enlarged"])
+def test_gradient_of_exact_masks_is_that_of_their_average(scales):
+    """How many pixels a box takes, and leaves to the background, against differences of averages over shifts and places."""
+    rng = np.random.default_rng(6)
+    shifts = tf.constant(rng.uniform(size=[4000, 1, 2]))
+    z_where = np.concatenate([np.tile(scales, [4000, 1]), rng.uniform(5, 7, [4000, 2])], axis=1)[:, None]
+
+    def taken_and_left(where):
+        parts = take_apart_exactly(tf.zeros([4000, 24, 24], tf.float64), where, 8, shifts)
+        return tf.reduce_sum(parts.visible) / 4000, tf.reduce_sum(parts.background_maps[-1]) / 4000
+
+    where = tf.constant(z_where)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(where)
+        values = taken_and_left(where)
+    for place in range(4):
+        step = np.eye(4)[place] * 0.04
+        sides = [taken_and_left(tf.constant(z_where + sign * step)) for sign in (1, -1)]
+        for value, above, below in zip(values, *sides):
+            gradient = np.sum(tape.gradient(value, where)[..., place])
+            assert gradient == pytest.approx(float(above - below) / 0.08, abs=4), place  # of some 40 to 75, or 0

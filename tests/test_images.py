@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import h5py
@@ -15,7 +16,7 @@ import data
 from data.letters import draw_letters, write_letters
 from reproduce.runs import PRETRAINED
 from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingConfig, TrainingError, __main__, metrics
-from supair.detection import Detection, detect, draw_overlay, write_results
+from supair.detection import Detection, check_output, detect, draw_overlay, write_results
 from supair.images import Images, Preparation, grey, read_images, suggest_variances
 from supair.inference import SceneDescription
 from supair.saved import WEIGHTS, load_model, write_weights
@@ -41,26 +42,32 @@ def test_every_kind_of_file_gives_the_same_images(tmp_path):
     assert images.names[:2] == ["0", "1"] and read_images(folder).names[:2] == ["000.png", "001.png"]
     np.testing.assert_array_equal(images.counts, SQUARES.counts)
     assert read_images(folder).counts is None
-    (folder / "counts.csv").write_text("image,count\n" + "".join(f"{n:03d}.png,{c}\n" for n, c in enumerate(SQUARES.counts)))
+    lines = "".join(f"{n:03d}.png,{c}\n" for n, c in enumerate(SQUARES.counts))
+    (folder / "counts.csv").write_text("\ufeffimage,count\n" + lines, encoding="utf-8")  # as spreadsheets write it
     np.testing.assert_array_equal(read_images(folder).counts, SQUARES.counts)
     np.testing.assert_array_equal(read_images(tmp_path / "a.npz").counts, SQUARES.counts)
 
 
 def test_kinds_of_pixels(tmp_path):
-    """Colours by luminance, 16 bits, palettes, one bit and transparency."""
+    """Colours by luminance, 16 bits, palettes, one bit, transparent black on white, and a photograph on its side."""
     colour = np.zeros([4, 6, 3], np.uint8)
     colour[..., 1] = 255
+    sideways, clear = Image.fromarray(colour.swapaxes(0, 1)), Image.new("RGBA", (6, 4), (0, 0, 0, 102))
+    sideways.getexif()[274] = 6
     for name, image in {
         "a": Image.fromarray(colour),
         "b": Image.fromarray(np.full([4, 6], 32768, np.uint16)),
         "c": Image.fromarray(colour).convert("P"),
         "d": Image.fromarray(colour[..., 1]).convert("1"),
-        "e": Image.fromarray(colour).convert("RGBA"),
+        "e": clear,
+        "f": sideways,
     }.items():
-        image.save(tmp_path / f"{name}.png")
+        image.save(tmp_path / f"{name}.png", exif=image.getexif())
+    (tmp_path / "._a.png").write_bytes(b"not ours")
+    (tmp_path / "folder.png").mkdir()
     images = read_images(tmp_path)
     levels = [grey(picture) for picture in images.pictures]
-    np.testing.assert_allclose([level.mean() for level in levels], [0.587, 0.5, 0.587, 1, 0.587], atol=1e-3)
+    np.testing.assert_allclose([level.mean() for level in levels], [0.587, 0.5, 0.587, 1, 0.6, 0.587], atol=2e-3)
     assert images.size == (4, 6) and all(level.shape == (4, 6) for level in levels)
 
 
@@ -74,6 +81,10 @@ BAD = {
     "a truncated picture": (lambda path: _truncate(as_folder(path) / "003.png"), "003.png: damaged or no image"),
     "wrong counts": (
         lambda path: (as_folder(path) / "counts.csv").write_text("image,count\n000.png,x\n"),
+        "counts.csv: expected",
+    ),
+    "negative counts": (
+        lambda path: (as_folder(path, SQUARES.images[:1]) / "counts.csv").write_text("image,count\n000.png,-1\n"),
         "counts.csv: expected",
     ),
     "another file": (lambda path: path.write_text("hello"), "expected a folder, an .npz or an .h5 file"),
@@ -137,7 +148,13 @@ def test_boxes_find_their_way_back_from_resized_images():
     assert preparation.inverted and preparation.black == pytest.approx(30 / 255, abs=0.02)
     (scene,), (window,) = preparation.scenes(images)
     assert scene.shape == (30, 30) and scene.dtype == np.uint8 and scene.max() == 255 and np.median(scene) == 0
-    np.testing.assert_allclose(window.to_image(bright_box(scene)), [[72, 12, 24, 24]], atol=0.01)
+    np.testing.assert_allclose(window.to_image(bright_box(scene)), [[72, 12, 24, 24]], atol=0.6)  # rows of 90 / 22
+
+
+def test_both_axes_have_their_own_zoom():
+    """400 x 5 pixels become 50 x 1, whose height is not 5 / 8."""
+    (_,), (window,) = Preparation(50, "resize").scenes(Images(["a"], [np.zeros([5, 400])], None))
+    np.testing.assert_allclose(window.to_image([[0, 24, 50, 1]]), [[0, 0, 400, 5]])
 
 
 def test_boxes_find_their_way_back_from_tiles_and_count_once():
@@ -214,9 +231,31 @@ def test_results_are_what_was_found(tmp_path):
     assert Image.open(tmp_path / "out" / "contact_sheet.png").size == (960, 960)
     write_results(tmp_path / "out", images, found)  # replaces an earlier result
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    (tmp_path / "out" / "mine.txt").write_text("x")
+    with pytest.raises(ConfigError, match="holds the images"):
+        check_output(tmp_path / "out", tmp_path / "out" / "overlays")
+    (tmp_path / "out" / "boxes.csv").unlink()  # no longer a whole result, so it may be another's
     with pytest.raises(ConfigError, match="holds other files"):
         write_results(tmp_path / "out", images, found)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_an_earlier_result_survives_an_interruption(fails_at, tmp_path, monkeypatch):
+    images = Images(["a.jpg", "a.jpg.png"], SQUARES.images[:2], None)
+    found = detect(Finder(), Preparation(side=12), images)
+    write_results(tmp_path / "out", images, found)
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 2  # of names that collide
+    content, calls, replace = (tmp_path / "out" / "counts.csv").read_text(), iter(range(3)), os.replace
+
+    def interrupted(source, target):
+        if next(calls) == fails_at:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(tmp_path / "out", images, found[::-1])
+    assert (tmp_path / "out" / "counts.csv").read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_overlays_outline_the_boxes():
@@ -265,9 +304,13 @@ def test_command_line_refuses_what_cannot_work(tmp_path, quick_cli):
         __main__.main(train)
     with pytest.raises(ConfigError, match="scale_min <= scale_max"):
         __main__.main([*train, "--fit", "resize", "--side", "12", "--object-size", "5", "2"])
+    with pytest.raises(ConfigError, match="overlap by 8 to hold every object whole; choose a larger --side"):
+        __main__.main([*train, "--fit", "tile", "--side", "10"])
     with pytest.raises(SystemExit):
         __main__.main([*train, "--steps", "0"])
     assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="holds other files than a run's"):
+        __main__.main([*train[:3], "--output", str(tmp_path)])
     with pytest.raises(TrainingError, match="expected the directory of a trained model"):
         __main__.main(["detect", "--model", str(tmp_path), "--images", str(tmp_path), "--output", str(tmp_path / "out")])
 
@@ -318,6 +361,14 @@ def test_damaged_weights_are_refused(tmp_path):
         (damaged / WEIGHTS).write_bytes(other)
         with pytest.raises(TrainingError, match=f"{WEIGHTS}: damaged"):
             load_model(damaged)
+    for other in (np.zeros([3]), np.array(["a"])):
+        np.savez(tmp_path / "flipped" / WEIGHTS, **{f"weight{index}": other for index in range(len(model.variables))})
+        with pytest.raises(TrainingError, match="another model's"):
+            load_model(tmp_path / "flipped")
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    shutil.copy(tmp_path / "a.npy", tmp_path / "flipped" / WEIGHTS)
+    with pytest.raises(TrainingError, match="damaged"):
+        load_model(tmp_path / "flipped")
     settings["model"]["num_steps"] = "two"
     (source / "config.json").write_text(json.dumps(settings))
     with pytest.raises(TrainingError, match="config.json: damaged, or not of a SuPAIR"):

@@ -88,7 +88,7 @@ def test_mixture_of_object_models_by_hand():
     best = np.take_along_axis(reconstructions, by_class.argmax(axis=0)[None, :, None], axis=0)[0]
     np.testing.assert_allclose(np.reshape(model.reconstruct_objects(parts), [-1, 36]), best)
     indices = iter(range(3))
-    tell = lambda spn, patches, visible: tf.fill([len(patches)], next(indices))  # noqa: E731
+    tell = lambda spn, patches, visible, seed: tf.fill([len(patches)], next(indices))  # noqa: E731
     many = parts._replace(**{name: tf.repeat(getattr(parts, name)[:1, :1], 8000, axis=1) for name in ("patches", "visible")})
     many = many._replace(**{name: tf.repeat(getattr(many, name), 2, axis=0) for name in ("patches", "visible")})
     found = np.bincount(np.ravel(model.explain_objects(many, tell, class_seed=(1, 2))), minlength=3) / 16000

@@ -10,8 +10,9 @@ import queries as script
 import tensorflow as tf
 import tiny
 
-from supair import SuPAIR
-from supair.geometry import take_apart
+import data
+from supair import ConfigError, SuPAIR
+from supair.geometry import SceneParts, take_apart
 from supair.queries import complete_objects, importance_bound, inpaint, object_log_probs, sample_scenes
 from supair.saved import write_weights
 
@@ -71,6 +72,20 @@ def test_sampled_scenes_follow_the_prior(model):
     np.testing.assert_array_equal(scenes, sample_scenes(model, 600, (1, 2))[0])
 
 
+def test_steps_with_spns_of_their_own_have_noise_of_their_own():
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, object_models="per_step"), seed=1)
+    nothing = tf.zeros([2, 50, 6, 6])
+    parts = SceneParts(nothing, nothing, nothing, nothing)
+    explain = lambda spn, x, observed, seed: spn.sample_conditional(x, observed, seed)  # noqa: E731
+    first, second = np.asarray(model.explain_objects(parts, explain, seed=(1, 2)))
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
+
+
+def test_scenes_without_room_are_refused():
+    with pytest.raises(ConfigError, match="no room for up to 6 boxes"):
+        sample_scenes(SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=6, scale_min=0.9, count_penalty=-9.0)), 3, (1, 2))
+
+
 def test_object_log_probs_are_those_of_the_patches():
     model = SuPAIR(tiny.MODEL, seed=1)
     parts = take_apart(IMAGES, model(IMAGES).where_loc, 6)
@@ -119,6 +134,16 @@ def test_the_script_on_a_tiny_model(small, tmp_path, capsys, monkeypatch):
     assert found["likelihoods"]["ELBO"] < found["likelihoods"]["importance-weighted bound, 3"]
     assert f"from codes {found['probe']['codes']:.1%}" in capsys.readouterr().out
     assert (tmp_path / "figures" / "queries.png").stat().st_size > 10_000
+
+
+def test_letters_are_as_large_as_digits():
+    digits = data.scenes.load_mnist()["x_test"][:20]
+    letters = script.letter_glyphs(digits, np.random.default_rng(0))
+    for digit, letter in zip(digits, letters):
+        for axis in (0, 1):
+            there, here = ((image > 64).any(axis=axis) for image in (digit, letter))
+            assert abs(np.ptp(np.flatnonzero(there)) - np.ptp(np.flatnonzero(here))) <= 2
+    assert len({letter.tobytes() for letter in letters}) == 20
 
 
 def test_the_same_weights_with_another_likelihood():
