@@ -98,19 +98,26 @@ def letter_glyphs(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return glyphs
 
 
-def anomalies(model: SuPAIR, digits: np.ndarray, rng: np.random.Generator) -> dict[str, dict[str, float]]:
-    """AUROC of two scores for two kinds of strange objects, and of two that know nothing of shapes, to compare with."""
+def anomalies(model: SuPAIR, train: np.ndarray, digits: np.ndarray, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """AUROC of three scores for two kinds of strange objects, and of two that know nothing of shapes, to compare with.
+
+    The ratio is that of the object SPN's density to one that takes all pixels for independent, fitted to the patches that the
+    first step finds in training scenes: much of a likelihood is how much ink there is, and not what it draws.
+    """
+    bounds = model.config.object
+    patches, _ = patches_of(model, train[np.asarray(model(train).count) > 0])
+    mean, variance = np.mean(patches, axis=0), np.var(patches, axis=0).clip(bounds.variance_min, bounds.variance_max)
 
     def scores(glyphs):
         scenes = single_objects(glyphs, rng)
-        description = model(scenes)
-        first = np.argmax(description.z_pres, axis=1)[:, None]
-        of_object = np.take_along_axis(object_log_probs(model, scenes).numpy(), first, axis=1)[:, 0]
-        areas = np.take_along_axis(np.prod(description.where_loc[..., :2], axis=2), first, axis=1)[:, 0]
+        where, log_probs = model(scenes).where_loc[:, 0], object_log_probs(model, scenes)[:, 0]
+        patches, visible = (values.numpy() for values in patches_of(model, scenes))
+        independent = -0.5 * np.sum(visible * ((patches - mean) ** 2 / variance + np.log(2 * np.pi * variance)), axis=1)
         return {
-            "object's log-likelihood": -of_object,
+            "object's log-likelihood": -log_probs.numpy(),
+            "its ratio": independent - log_probs * visible.sum(axis=1),
             "scene's bound": -importance_bound(model, scenes, 5).numpy(),
-            "area of the box": areas,
+            "area of the box": np.prod(where[:, :2], axis=1),
             "sum of grey levels": scenes.sum(axis=(1, 2)),
         }
 
@@ -200,12 +207,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     settings = Settings(arguments.runs, arguments.data, arguments.mnist)
     model, _ = load_model(arguments.model)
-    test = settings.load("multi_mnist")["test"]
+    scenes = settings.load("multi_mnist")
+    test = scenes["test"]
     digits = load_mnist(arguments.mnist)["x_test"]
     rng = np.random.default_rng(arguments.seed)
     found = {
         "likelihoods": likelihoods(model, test.read(0, SCENES)),
-        "anomalies": anomalies(model, digits, rng),
+        "anomalies": anomalies(model, scenes["train"].read(0, ANOMALIES), digits, rng),
         "probe": probe(model, arguments.mnist, rng, arguments.seed),
     }
     print(f"{arguments.model}, {SCENES} test scenes of Multi-MNIST")
