@@ -13,7 +13,7 @@ from pathlib import Path
 import _setup
 from reproduce.experiments import Experiment
 from reproduce.runs import RECORDED, log_lines
-from supair.training import TrainingError, write_whole
+from supair.training import TrainingError, read_lines, seal, write_whole
 
 FILES = ("config.json", "sessions.jsonl", "log.jsonl")
 
@@ -53,10 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         source, target = arguments.runs / run.path, RECORDED / run.path
         if not log_lines(arguments.runs, run):
             raise TrainingError(f"{source}: no run with a log")
+        read_lines(source / "sessions.jsonl")  # refuses a damaged one
         contents = {name: (source / name).read_text() for name in FILES}
         record = {"seconds_per_step": arguments.seconds_per_step, "note": arguments.note}
         target.mkdir(parents=True, exist_ok=True)
-        for name, text in {**contents, "record.json": json.dumps(record, indent=2) + "\n"}.items():
+        for name, text in {**contents, "record.json": json.dumps(seal(record), indent=2) + "\n"}.items():
             write_whole(target / name, text)
         print(target)
     return 0
