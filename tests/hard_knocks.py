@@ -216,7 +216,7 @@ def content_of(scenes) -> str:
     return digest.hexdigest()
 
 
-def damaged_runs(folder: Path, rng: random.Random, rounds: int = 3) -> str:
+def damaged_runs(folder: Path, rng: random.Random, rounds: int = 2) -> str:
     """Checkpoints, configuration and log of a run: refused, or the run is in the state of one of its checkpoints."""
     cases, refused = Child(_damaged_runs, folder, rng, rounds).result()
     return f"{cases} cases: {refused} refused, {cases - refused} harmless"
@@ -547,7 +547,7 @@ def _only_curve(tell, directory):
 # Several processes.
 
 
-def same_run(folder: Path, rng: random.Random, number: int = 5) -> str:
+def same_run(folder: Path, rng: random.Random, number: int = 4) -> str:
     """Two processes on the same run: one trains, the other is refused; if that one is killed, the next goes on."""
     expected, _ = undisturbed(folder)
     for k in range(number):
