@@ -119,8 +119,9 @@ def replacing(path: Path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{path.name}.*.partial"):  # by a process that was killed, unless it is being written
-            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it, or given it its name
+                if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                    left.unlink()
         handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
         os.close(handle)
     except OSError as error:

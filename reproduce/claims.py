@@ -59,7 +59,7 @@ def claim(directory: Path) -> Claim | None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     numbers = _numbers(directory)
-    if (numbers and not _is_dead(directory / f"claim.{numbers[-1]}")) or _is_locked(directory):
+    if numbers and not _is_dead(directory / f"claim.{numbers[-1]}"):
         return None
     number = numbers[-1] + 1 if numbers else 0
     path = directory / f"claim.{number}"
@@ -73,7 +73,11 @@ def claim(directory: Path) -> Claim | None:
         return None
     for old in numbers:
         (directory / f"claim.{old}").unlink(missing_ok=True)
-    return Claim(path)
+    claimed = Claim(path)
+    if _is_locked(directory):
+        claimed.release()
+        return None
+    return claimed
 
 
 def _numbers(directory: Path) -> list[int]:
@@ -103,20 +107,17 @@ def _is_dead(path: Path) -> bool:
     """Whether a claim is released, its process is one of this machine that has ended, or its time has stood still."""
     try:
         changed = path.stat().st_mtime_ns
-        holder = json.loads(path.read_text() or "{}")
+        if changed == 0:
+            return True
+        holder = json.loads(path.read_text())
+        if holder["host"] == _me()["host"]:
+            os.kill(holder["pid"], 0)
     except FileNotFoundError:
         return False  # taken over by another just now
-    except ValueError:
-        holder = {}  # just being written, or by a process killed at that
-    if changed == 0:
+    except ProcessLookupError:
         return True
-    if holder.get("host") == _me()["host"]:
-        try:
-            os.kill(holder["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass  # another user's
+    except (ValueError, KeyError, TypeError, PermissionError):
+        pass  # just being written, or by a process killed at that, or another user's
     if _seen.get(path, (None,))[0] != changed:
         _seen[path] = changed, time.monotonic()
     return time.monotonic() - _seen[path][1] > EXPIRY

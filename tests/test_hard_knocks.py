@@ -26,7 +26,8 @@ from pathlib import Path
 from reproduce import claims
 claims.EXPIRY = 1
 claims._me = lambda: {"host": sys.argv[2], "pid": 1}
-claims._is_locked = lambda directory: time.sleep(0.05)  # so that several look, and then several claim
+numbers = claims._numbers
+claims._numbers = lambda directory: (numbers(directory), time.sleep(0.02))[0]  # so that several look, and then several claim
 folder, left = Path(sys.argv[1]), set(range(20))
 while left:
     for job in sorted(left):
@@ -127,7 +128,7 @@ def test_a_run_that_cannot_save_itself_is_ended_all_the_same(tmp_path, monkeypat
 
 
 def test_killed_while_checkpointing_resumes_to_the_same_end(tmp_path):
-    assert hard_knocks.kill_checkpointing(tmp_path, random.Random(0), 2).startswith("2 kills")
+    assert hard_knocks.kill_checkpointing(tmp_path, random.Random(0), 1).startswith("1 kills")
 
 
 def test_killed_between_the_first_checkpoint_and_the_list_of_checkpoints(tmp_path):
