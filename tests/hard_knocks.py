@@ -665,7 +665,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 outcome, code = function(Path(folder), random.Random(arguments.seed)), 0
-            except Failure as failure:
+            except (Failure, *OURS) as failure:
                 outcome, code = f"FAILED: {failure}", 1
         print(f"{function.__name__:<20}{outcome} ({time.monotonic() - began:.0f} s)", flush=True)
         if code:
