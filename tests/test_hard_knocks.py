@@ -127,8 +127,8 @@ def test_a_run_that_cannot_save_itself_is_ended_all_the_same(tmp_path, monkeypat
         signal.signal(signal.SIGINT, before)
 
 
-def test_killed_while_checkpointing_resumes_to_the_same_end(tmp_path):
-    assert hard_knocks.kill_checkpointing(tmp_path, random.Random(0), 1).startswith("1 kills")
+def test_killed_while_making_data(tmp_path):
+    assert hard_knocks.kill_data_making(tmp_path, random.Random(0), 5).startswith("5 kills")
 
 
 def test_killed_between_the_first_checkpoint_and_the_list_of_checkpoints(tmp_path):
