@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from data.backgrounds import grid, noisy
 from data.scenes import MNIST_PATH, DataError, Scenes, load_mnist, multi_mnist, sprites
 
 FORMAT_VERSION = 1
+LEFT_SECONDS = 3600  # after which nobody is writing to an unfinished file any more
 DEFAULT_DIRECTORY = Path(__file__).parent / "generated"
 
 # (training scenes, test scenes); the code's split of Multi-MNIST, 80/20 of 50,000 for Sprites
@@ -116,6 +118,10 @@ def replacing(path: Path):
     """A path to write to beside `path`, which replaces `path` only once everything is written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.name}.*.partial"):  # by a process that was killed, unless it is being written
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it, or given it its name
+                if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                    left.unlink()
         handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
         os.close(handle)
     except OSError as error:

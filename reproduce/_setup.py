@@ -152,7 +152,12 @@ def exit_with(main: Callable[[], int]) -> None:
     from supair.training import TrainingError
 
     try:
-        sys.exit(main())
+        code = main()
+        if code > 128:  # stopped by a signal: all is saved and said, and TensorFlow would take seconds to end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        sys.exit(code)
     except (ConfigError, DataError, TrainingError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

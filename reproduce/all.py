@@ -1,12 +1,19 @@
 """Everything that the paper shows: trains all runs, prints Table 2, and draws Figures 4, 5 and 6.
 
     python reproduce/all.py               on one machine, days on two cores; can be stopped and started again at any time
-    python reproduce/all.py --shard 2/8   the second of eight machines that share --runs
+    python reproduce/all.py --shard 2/8   the second of eight machines that share nothing, or --runs
 
 First come 20 epochs of everything, seed by seed, then convergence, then the Poon-Domingos structure; table and figures are
-made after each of the three.  A shard is every eighth run, so no two machines ever do the same; its machines should be
-of one kind, or Figure 5's seconds compare machines.  With shards, table and figures are made once all is done, by
-whoever ends last or by calling this again.
+made after each of the three.
+
+Several machines (or processes of one) that share --runs and --data, call the same command, and share the work: each takes
+the next run that nobody has, and in the end waits for the others and takes over the runs of those that died.  Start and
+stop them as you like.  A dead machine is noticed after five minutes without a sign of life.
+
+A shard is every eighth run, so no two machines ever do the same, even if they share nothing and the runs are brought together
+later.  With shards, table and figures are made once all is done, by whoever ends last or by calling this again.
+
+The machines should be of one kind, or Figure 5's seconds compare machines.
 """
 
 from __future__ import annotations
@@ -49,11 +56,18 @@ def main(argv: list[str] | None = None) -> int:
     everything = [job for jobs in phases() for job in jobs]
     index, number = arguments.shard
     mine = set(list(dict.fromkeys(job.experiment for job in everything))[index - 1 :: number])
-    code = 0
+    code, elsewhere = 0, []
     for jobs in phases():
         work = Work([job for job in jobs if job.experiment in mine], settings)
-        code = max(code, work.train())
+        code = max(code, work.train(wait=False))
         if code > 1:  # stopped by a signal
+            return code
+        elsewhere += work.elsewhere
+        if number == 1:
+            code = max(code, show(arguments))
+    if elsewhere:
+        code = max(code, Work(elsewhere, settings).train())
+        if code > 1:
             return code
         if number == 1:
             code = max(code, show(arguments))

@@ -15,7 +15,7 @@ import _setup
 from reproduce.experiments import Experiment
 from reproduce.runs import PRETRAINED, RECORDED, epoch_lines, log_lines
 from supair.saved import write_weights
-from supair.training import TrainingError, load_weights, write_whole
+from supair.training import TrainingError, load_weights, read_lines, seal, write_whole
 
 FILES = ("config.json", "sessions.jsonl", "log.jsonl")
 
@@ -61,10 +61,11 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.pretrained:
             print(_pretrained(run, arguments.runs, arguments.note))
             continue
+        read_lines(source / "sessions.jsonl")  # refuses a damaged one
         contents = {name: (source / name).read_text() for name in FILES}
         record = {"seconds_per_step": arguments.seconds_per_step, "note": arguments.note}
         target.mkdir(parents=True, exist_ok=True)
-        for name, text in {**contents, "record.json": json.dumps(record, indent=2) + "\n"}.items():
+        for name, text in {**contents, "record.json": json.dumps(seal(record), indent=2) + "\n"}.items():
             write_whole(target / name, text)
         print(target)
     return 0
@@ -77,8 +78,7 @@ def _pretrained(run: Experiment, runs: Path, note: str) -> Path:
     last = epoch_lines(runs, run)[-1]
     kept = ("epoch", "test_accuracy", "test_elbo")
     made_by = {"run": str(run.path), "note": note, **{name: last[name] for name in kept}}
-    sessions = source / "sessions.jsonl"
-    made_by["sessions"] = [json.loads(line) for line in sessions.read_text().splitlines()] if sessions.exists() else []
+    made_by["sessions"] = read_lines(source / "sessions.jsonl")
     target.mkdir(parents=True, exist_ok=True)
     write_weights(model, target)
     write_whole(target / "config.json", (source / "config.json").read_text())

@@ -14,12 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import data
+from reproduce import claims
 from reproduce.experiments import MODELS, Experiment
 from supair.air import AIR
 from supair.hardware import describe_machine, matmul_gflops
@@ -31,13 +33,17 @@ from supair.training import (
     Run,
     TrainingError,
     load_weights,
+    read_lines,
     read_log,
     require_configuration,
     run_configuration,
+    text_of,
     train,
+    unseal,
     write_whole,
 )
 
+GRACE = 1.5  # seconds in which a run that is asked to stop can save itself
 DATA_SEED = 0  # all runs see the same scenes
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "results"
@@ -102,6 +108,8 @@ class Job(NamedTuple):
 class Work:
     """A list of jobs, done in order; a run that fails is noted, and the others go on.
 
+    Several processes can do the same jobs in the same place: what another has claimed is left to it (see `claims`).
+
     Args:
       jobs: what to do; a job that continues another's run comes after it.
       settings: where and how.
@@ -110,6 +118,7 @@ class Work:
     def __init__(self, jobs: list[Job], settings: Settings):
         self.jobs, self.settings = jobs, settings
         self.failures: list[str] = []
+        self.elsewhere: list[Job] = []  # what the last pass over the jobs has left to other processes
 
     def unfinished(self) -> list[Job]:
         """The jobs still to do, those that failed included."""
@@ -122,8 +131,11 @@ class Work:
             left[job.experiment] = max(left.get(job.experiment, 0.0), job.gflop_left(self.settings.runs))
         return sum(left.values()) / gflops * 1.2  # a fifth for measuring accuracies
 
-    def train(self) -> int:
+    def train(self, wait: bool = True) -> int:
         """Do everything that is not done, if the settings say so.
+
+        Args:
+          wait: whether to stay until the jobs of other processes are done, and do those of processes that died.
 
         Returns:
           the exit code: 0, 1 if a run failed, or 128 + the signal that stopped it.
@@ -131,14 +143,39 @@ class Work:
         if not self.settings.train:
             return 0
         handlers = {number: signal.signal(number, _pass_on) for number in SIGNALS}
-        tried: set[Job] = set()
         try:
-            gflops = matmul_gflops()
-            for number, job in enumerate(self.jobs):
-                if job in tried or self._is_done(job):
+            gflops, tried, told = matmul_gflops(), set(), False
+            while True:
+                self._train_unclaimed(gflops, tried)
+                if not (self.elsewhere and wait):
+                    break
+                if not told:
+                    print(f"Waiting for {len(self.elsewhere)} jobs of other processes; Ctrl-C leaves them to those.", flush=True)
+                    told = True
+                time.sleep(min(10, claims.EXPIRY / 10))
+        except Interrupted as interrupt:
+            print(f"\nInterrupted: {interrupt}.", file=sys.stderr)
+            return 128 + interrupt.signum
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return 1 if self.failures else 0
+
+    def _train_unclaimed(self, gflops: float, tried: set[Job]) -> None:
+        """Do what is neither done, tried nor another process's."""
+        self.elsewhere = []
+        for number, job in enumerate(self.jobs):
+            if job in tried or self._is_done(job):
+                continue
+            same = (other for other in self.jobs[number:] if job.goes_with(other) and other not in tried)
+            with contextlib.ExitStack() as held:
+                together = list(
+                    itertools.islice((other for other in same if self._claim(other, held, tried)), self.settings.together)
+                )
+                if job not in tried and job not in together and not self._is_done(job):
+                    self.elsewhere.append(job)
+                if not together:
                     continue
-                same = (other for other in self.jobs[number:] if job.goes_with(other) and not self._is_done(other))
-                together = list(itertools.islice(same, self.settings.together))
                 tried.update(together)
                 length = "until converged" if job.converge else f"to epoch {job.epochs}"
                 print(
@@ -150,13 +187,21 @@ class Work:
                     run_apart(together, self.settings)
                 except TrainingError as error:
                     self.note(error)
-        except Interrupted as interrupt:
-            print(f"\nInterrupted: {interrupt}.", file=sys.stderr)
-            return 128 + interrupt.signum
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return 1 if self.failures else 0
+
+    def _claim(self, job: Job, held: contextlib.ExitStack, tried: set[Job]) -> bool:
+        """Whether a job is to be done, and by us."""
+        if self._is_done(job):
+            return False
+        directory = self.settings.runs / job.experiment.path
+        try:
+            claim = claims.claim(directory)
+        except OSError as error:
+            tried.add(job)
+            self.note(TrainingError(f"{directory}: cannot be used ({error.strerror})"))
+            return False
+        if claim:
+            held.callback(claim.release)
+        return claim is not None and not self._is_done(job)  # another may have done it just before
 
     def _is_done(self, job: Job) -> bool:
         try:
@@ -174,9 +219,15 @@ class Work:
 
 
 def _pass_on(signum, frame):
-    """End at once, but let a run that is under way in a process of its own save itself."""
+    """End at once, but let a run that is under way in a process of its own save itself.
+
+    Within bounds: while it compiles or measures, it cannot, and it loses nothing but the minute since its last checkpoint.
+    """
     for process in multiprocessing.active_children():
         os.kill(process.pid, signum)
+        killer = threading.Timer(GRACE, process.kill)
+        killer.daemon = True
+        killer.start()
     raise Interrupted("stopped between training steps; everything up to the last checkpoint is saved", signum)
 
 
@@ -298,8 +349,7 @@ def _note_session(path: Path, step: int, together: int) -> None:
     session = {"step": step, "date": datetime.date.today().isoformat(), "commit": commit(), "together": together}
     session |= describe_machine()
     try:
-        before = path.read_text() if path.exists() else ""
-        write_whole(path, before + json.dumps(session) + "\n")
+        write_whole(path, text_of([*read_lines(path), session]))
     except OSError as error:
         raise TrainingError(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -354,7 +404,7 @@ def log_lines(runs: Path, experiment: Experiment) -> list[dict[str, Any]]:
     record = directory / "record.json"
     if record.exists():
         try:
-            pace = json.loads(record.read_text())["seconds_per_step"]
+            pace = unseal(json.loads(record.read_text()))["seconds_per_step"]
             if pace is not None:
                 lines = [{**line, "train_seconds": line["step"] * float(pace)} for line in lines]
         except (ValueError, KeyError, TypeError) as error:

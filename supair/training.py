@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -409,7 +411,11 @@ class Run:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.directory / "lock", "w")  # noqa: SIM115 (held as long as the run)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks
+                    raise
             if path.exists():
                 require_configuration(path, config)
             else:
@@ -431,11 +437,12 @@ class Run:
             elbo_sum=self._elbo_sum,
         )
         folder = self.directory / CHECKPOINTS
-        self._manager = tf.train.CheckpointManager(state, str(folder), max_to_keep=2)
         try:
+            self._manager = tf.train.CheckpointManager(state, str(folder), max_to_keep=2)
             latest = self._manager.latest_checkpoint
             lines = read_log(self._log_path)
-            if latest is None and (lines or any(folder.glob("*.index"))):
+            # A run that was killed while it wrote its first checkpoint may have that and no list of checkpoints yet.
+            if latest is None and (lines or any(path.name != "ckpt-0.index" for path in folder.glob("*.index"))):
                 raise TrainingError("there is no checkpoint, or no list of them")
             if latest is not None:
                 state.restore(latest).assert_consumed()
@@ -446,7 +453,7 @@ class Run:
             raise TrainingError(
                 f"{self.directory}: its checkpoint or log is damaged ({_first_line(error)}); delete the directory to start again"
             ) from None
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = text_of(kept)
         try:
             if self._log_path.exists() and self._log_path.read_text() != text:  # lines after the checkpoint, or half a line
                 write_whole(self._log_path, text)
@@ -686,11 +693,14 @@ def load_weights(model: SuPAIR | AIR, directory: Path) -> None:
     Raises:
       TrainingError: if there is none, or it is damaged or another model's.
     """
-    latest = tf.train.latest_checkpoint(str(directory / CHECKPOINTS))
-    if latest is None:
-        raise TrainingError(f"{directory}: no checkpoint here")
+    latest = directory
     try:
+        latest = tf.train.latest_checkpoint(str(directory / CHECKPOINTS))
+        if latest is None:
+            raise TrainingError(f"{directory}: no checkpoint here")
         _checkpoint(model).restore(latest).assert_existing_objects_matched().expect_partial()
+    except TrainingError:
+        raise
     except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
         raise TrainingError(f"{latest}: does not fit the model, or is damaged ({_first_line(error)})") from None
 
@@ -732,23 +742,61 @@ def difference(found: Any, expected: Any, name: str = "") -> str:
     return "" if found == expected else f"{name}: expected {expected}, found {found}"
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last line cut off by a crash is left out.
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    """Plain values for JSON with a checksum of them as the last one, so that a changed digit does not go unnoticed."""
+    return {**content, "crc32": zlib.crc32(json.dumps(content).encode())}
+
+
+def unseal(content: Any) -> dict[str, Any]:
+    """The values without the checksum; those written before there were checksums have none.
 
     Raises:
-      TrainingError: if any other line is not JSON.
+      ValueError: if it is no dictionary, or its checksum another one.
     """
-    if not path.exists():
-        return []
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    values = {name: value for name, value in content.items() if name != "crc32"}
+    if "crc32" in content and content != seal(values):
+        raise ValueError("its content does not match its checksum")
+    return values
+
+
+def text_of(lines: list[dict[str, Any]]) -> str:
+    """What a file of JSON lines holds; ValueError if a number is not finite."""
+    return "".join(json.dumps(seal(line), allow_nan=False) + "\n" for line in lines)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines; none if there is no file, and a last line cut off by a crash is left out.
+
+    Raises:
+      TrainingError: if any other line is damaged, or the file cannot be read.
+    """
     try:
-        lines = path.read_text().split("\n")
-        parsed = [json.loads(line) for line in lines[:-1]]
-        needed = {"step", "epoch", "train_seconds", "test_accuracy"}
-        if not all(isinstance(line, dict) and needed <= line.keys() for line in parsed):
-            raise ValueError("a line that is no measurement")
-    except ValueError as error:
+        parsed = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        lines = [unseal(line) for line in parsed]
+        if len({"crc32" in line for line in parsed}) > 1:
+            raise ValueError("a line without its checksum")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
         raise TrainingError(f"{path}: damaged ({error})") from None
-    return parsed
+    return lines
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, as `read_lines`.
+
+    Raises:
+      TrainingError: as `read_lines`, and if a line is no measurement or their steps do not grow.
+    """
+    lines = read_lines(path)
+    needed = {"step", "epoch", "train_seconds", "test_accuracy"}
+    if not all(needed <= line.keys() for line in lines):
+        raise TrainingError(f"{path}: damaged (a line that is no measurement)")
+    if any(line["step"] >= following["step"] for line, following in zip(lines, lines[1:])):
+        raise TrainingError(f"{path}: damaged (lines in a wrong order)")
+    return lines
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
@@ -759,7 +807,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
     """
     try:
         with open(path, "a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(text_of([line]))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
