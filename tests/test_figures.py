@@ -3,6 +3,7 @@
 import json
 
 import all as run_all
+import errors
 import fig4_progress
 import fig5_learning
 import fig6_noise
@@ -18,6 +19,7 @@ from reproduce import runs
 from reproduce.experiments import Experiment
 from reproduce.runs import Job, Settings
 from supair.figures import STEP_COLORS, draw_scene, outline
+from supair.saved import load_model
 from supair.training import TrainingError, load_weights, unseal
 
 EXAMPLES = {"z_pres": [[0.9, 0.2, 0.6]] * 10, "boxes": [[[4, 5, 20, 22]] * 3] * 10}
@@ -143,6 +145,18 @@ def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypat
         load_weights(Experiment("supair", "noisy_mnist", "paper", 0).build(), air_run)
     with pytest.raises(TrainingError, match="no checkpoint here"):
         load_weights(Experiment("air", "noisy_mnist", "paper", 0).build(), tmp_path)
+
+
+def test_figures_of_pretrained_weights(small, tmp_path, capsys):
+    """On a few scenes: SuPAIR's rows of Figure 6, and the scenes that are counted wrongly."""
+    options = [*small[:4], "--output", str(tmp_path)]
+    assert fig6_noise.main([*small, "--output", str(tmp_path), "--pretrained"]) == 0 and errors.main(options) == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"fig6_noise_pretrained.png", "errors.png"}
+    lines = capsys.readouterr().out.splitlines()
+    for dataset, line in zip(data.DATASETS, [line for line in lines if " wrong: " in line], strict=True):
+        test, (model, _) = data.load(dataset, 0, tmp_path / "data")["test"], load_model(runs.PRETRAINED / dataset)
+        wrong = np.sum(np.asarray(model(test.read(0, 50)).count) != test.counts)
+        assert f": {wrong} of 50 wrong" in line and wrong < 10
 
 
 def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_path, monkeypatch, capsys):

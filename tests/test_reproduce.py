@@ -11,11 +11,13 @@ from pathlib import Path
 import _setup
 import all as run_all
 import benchmark
+import errors
 import digits
 import fig4_progress
 import fig5_learning
 import fig6_noise
 import pytest
+import queries
 import record
 import table1
 import table2
@@ -27,7 +29,7 @@ from reproduce.runs import Result, final_result, result_at
 from supair import Convergence
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark, digits]
+SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark, errors, queries, digits]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda module: module.__name__)
