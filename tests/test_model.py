@@ -9,6 +9,7 @@ import tiny
 
 from rat_spn import RegionGraph, random_region_graph
 from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, WarmUp, background_spn, object_spn, paper_model
+from supair.geometry import take_apart
 from supair.together import Together
 
 
@@ -325,13 +326,21 @@ def test_reconstruction_puts_the_first_object_in_front(background, monkeypatch):
         assert np.all(scene[:, :4] == 0) == (background is None)
 
 
-def test_reconstruction_has_no_seams(monkeypatch):
+def test_composed_scenes_have_no_seams():
     """White patches on a white background, at places between pixels: white everywhere."""
     model = SuPAIR(tiny.MODEL, seed=1)
-    monkeypatch.setattr(model, "reconstruct_objects", lambda parts: tf.ones_like(parts.patches))
-    monkeypatch.setattr(model.background_spn, "reconstruct", lambda x, observed, seed: tf.ones_like(x))
     model.inference.output_layer.bias.assign([9.0, 0.3, -0.2, 0.4, -0.6, 0.0, 0.0, 0.0, 0.0])
-    np.testing.assert_allclose(model.reconstruct(tiny.scenes(4).read(0, 4)), 1.0, rtol=1e-6)
+    images = tiny.scenes(4).read(0, 4)
+    white = model.compose(model(images), tf.ones([2, 4, 6, 6]), images, lambda spn, x, observed: tf.ones_like(x))
+    np.testing.assert_allclose(white, 1.0, rtol=1e-6)
+
+
+def test_reconstructions_are_composed_of_what_the_spns_explain():
+    model = SuPAIR(tiny.MODEL, seed=1)
+    images = tiny.scenes(4).read(0, 4)
+    patches = model.reconstruct_objects(take_apart(images, model(images).where_loc, 6))
+    expected = model.compose(model(images), patches, images, lambda spn, x, observed: spn.reconstruct(x, observed, (3, 4)))
+    np.testing.assert_array_equal(model.reconstruct(images, (3, 4)), expected)
 
 
 def test_only_models_of_one_structure_go_together():
