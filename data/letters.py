@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -40,6 +41,7 @@ def draw_letters(rng: np.random.Generator) -> tuple[Image.Image, int]:
     return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)), count
 
 
+@functools.cache
 def load_font(name: str, height: int) -> ImageFont.FreeTypeFont:
     """One of Matplotlib's fonts."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), height)

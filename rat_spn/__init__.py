@@ -53,8 +53,6 @@ True
 TensorShape([10, 784])
 """
 
-import tensorflow as _tf
-
 from rat_spn.region_graph import (
     Partition,
     RegionGraph,
@@ -63,9 +61,6 @@ from rat_spn.region_graph import (
     random_region_graph,
 )
 from rat_spn.spn import RatSpn
-
-# The Gaussian leaves add large terms of opposite sign; TensorFloat-32's ten bits would leave nothing of the sum.
-_tf.config.experimental.enable_tensor_float_32_execution(False)
 
 __all__ = [
     "Partition",

@@ -4,7 +4,7 @@
     python reproduce/queries.py --model runs/supair/multi_mnist/robust/seed0
 
 Prints four small tables and draws `queries`: objects whose hidden parts are completed, holes that are filled in, scenes drawn
-from the model, and digits encoded and decoded by the object SPN.  About three minutes on two CPU cores.
+from the model, and digits encoded and decoded by the object SPN.  About 80 s on two CPU cores.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class Evaluation(NamedTuple):
     log_q_where: tf.Tensor  # [batch, step]
     log_p_objects: tf.Tensor  # [batch, step], scaled by the area of the box unless downsampling is exact (equations 7, 6)
     log_p_background: tf.Tensor  # [batch, step + 1]
+    log_p_overlap: tf.Tensor  # [batch, step], log Gamma(overlap; 1, rate)
 
 
 def _region_graph(config: SpnConfig, side: int, seed: int) -> RegionGraph:
@@ -125,6 +126,12 @@ class SuPAIR(keras.Model):
         (spn,) = self.object_spns
         return spn
 
+    @property
+    def log_p_count(self):
+        """log p(N = n) for n = 0 .. N_max, not normalised (code), [step + 1]."""
+        counts = tf.range(self.config.num_steps + 1, dtype=self.compute_dtype)
+        return self.config.count_log_weight - self.config.count_penalty * counts
+
     def call(self, images) -> SceneDescription:
         return self.inference(images)
 
@@ -176,18 +183,16 @@ class SuPAIR(keras.Model):
         log_q_where = description.q_where.log_prob(z_where)
 
         q_count, at_least = description.q_count, description.at_least
-        counts = tf.range(config.num_steps + 1, dtype=q_count.dtype)
-        log_p_count = config.count_log_weight - config.count_penalty * counts
-        penalty = math.log(config.overlap_rate) - config.overlap_rate * tf.transpose(parts.overlap)  # log Gamma(overlap; 1, rate)
+        log_p_overlap = math.log(config.overlap_rate) - config.overlap_rate * tf.transpose(parts.overlap)
         count_entropy = -tf.reduce_sum(q_count * tf.math.log(q_count + 1e-37), axis=1)
         elbo = Elbo(
             objects=tf.reduce_sum(at_least * log_p_objects, axis=1),
             background=tf.reduce_sum(q_count * log_p_background, axis=1),
-            count_prior=tf.reduce_sum(q_count * log_p_count, axis=1),
-            overlap=tf.reduce_sum(at_least * penalty, axis=1),
+            count_prior=tf.reduce_sum(q_count * self.log_p_count, axis=1),
+            overlap=tf.reduce_sum(at_least * log_p_overlap, axis=1),
             entropy=count_entropy - tf.reduce_sum(log_q_where, axis=1),
         )
-        return Evaluation(elbo, description, z_where, parts, log_q_where, log_p_objects, log_p_background)
+        return Evaluation(elbo, description, z_where, parts, log_q_where, log_p_objects, log_p_background, log_p_overlap)
 
     def take_apart(self, images, z_where, noise) -> SceneParts:
         """Crop all boxes, or share out the scene's pixels; `noise` [batch, step, 2] is for the latter alone."""

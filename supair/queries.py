@@ -85,7 +85,7 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
     """
     config = model.config
     rng = np.random.default_rng(seed)
-    weights = np.exp(-config.count_penalty * np.arange(config.num_steps + 1))
+    weights = np.exp(model.log_p_count.numpy().astype(float))
     counts = rng.choice(len(weights), size=number, p=weights / weights.sum())
     present = np.arange(config.num_steps) < counts[:, None]
     where, pending = np.zeros([number, config.num_steps, 4], np.float32), np.arange(number)
@@ -125,15 +125,12 @@ def importance_bound(model: SuPAIR, images, samples: int, seed: int = 0):
     ELBO bounds: log p(x) but for p(N), which is not normalised, and p(z_where), which is left out; and a density of pixels
     only if downsampling is exact, because equation 7 scales the objects'.
     """
-    config = model.config
     log_ratios = []
     for index in range(samples):
-        shape = [len(images), config.num_steps, model.noise_size]
+        shape = [len(images), model.config.num_steps, model.noise_size]
         noise = np.random.default_rng([seed, index]).standard_normal(shape, np.float32)
         found = model.evaluate_elbo(images, noise)
-        penalty = math.log(config.overlap_rate) - config.overlap_rate * tf.transpose(found.parts.overlap)
-        of_objects = tf.pad(tf.cumsum(found.log_p_objects + penalty, axis=1), [[0, 0], [1, 0]])  # of the first n
-        log_p_count = config.count_log_weight - config.count_penalty * np.arange(config.num_steps + 1, dtype=np.float32)
-        log_joint = tf.reduce_logsumexp(log_p_count + of_objects + found.log_p_background, axis=1)
+        of_objects = tf.pad(tf.cumsum(found.log_p_objects + found.log_p_overlap, axis=1), [[0, 0], [1, 0]])  # of the first n
+        log_joint = tf.reduce_logsumexp(model.log_p_count + of_objects + found.log_p_background, axis=1)
         log_ratios.append(log_joint - tf.reduce_sum(found.log_q_where, axis=1))
     return tf.reduce_logsumexp(tf.stack(log_ratios), axis=0) - math.log(samples)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from supair.config import model_from_settings
 from supair.images import Preparation
 from supair.model import SuPAIR
-from supair.training import CHECKPOINTS, TrainingError, load_weights
+from supair.training import CHECKPOINTS, TrainingError, load_weights, write_whole
 
 WEIGHTS = "weights.npz"
 
@@ -50,13 +50,9 @@ def load_model(directory: Path | str) -> tuple[SuPAIR, Preparation]:
 def write_weights(model: SuPAIR, directory: Path) -> None:
     """Write a model's weights in half precision, whole or not at all."""
     arrays = {name: variable.numpy().astype(np.float16) for name, variable in zip(_names(model), model.variables)}
-    partial = directory / f"{WEIGHTS}.{os.getpid()}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial, directory / WEIGHTS)
-    finally:
-        partial.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_whole(directory / WEIGHTS, buffer.getvalue())
 
 
 def _names(model: SuPAIR) -> list[str]:

@@ -816,12 +816,12 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
         raise TrainingError(f"{path}: a measurement is not finite at step {line['step']}: {line}") from None
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and rename it, so that it is there whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "w") as file:
-            file.write(text)
+        with open(partial, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
