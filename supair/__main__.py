@@ -10,9 +10,11 @@ uint8 or floating point in [0, 1].
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import math
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ import numpy as np
 
 from supair.config import ConfigError, ModelConfig, TrainingConfig, WarmUp, background_spn, object_spn
 from supair.detection import check_output, detect, write_results
+from supair.distribution import choose_strategy
 from supair.images import FITS, Images, Preparation, read_images, suggest_variances
 from supair.metrics import count_accuracy
 from supair.model import SuPAIR
@@ -40,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     output = arguments.output
+    strategy = choose_strategy() if arguments.distribute or os.environ.get("TF_CONFIG") else None
     if output.is_dir() and any(output.iterdir()) and not (output / "config.json").exists():
         raise ConfigError(f"--output {output}: holds other files than a run's; choose a new or empty folder")
     images = read_images(arguments.images, arguments.array)
@@ -64,21 +68,26 @@ def train(arguments: argparse.Namespace) -> int:
     data = _split(scenes, None if preparation.fit == "tile" else images.counts, training)
     steps_per_epoch, held_out = len(data["train"]) // training.batch_size, len(data["test"])
     epochs = -(-arguments.steps // steps_per_epoch)
-    print(
+    summary = (
         f"{len(images.pictures)} images, {len(scenes)} scenes of {side} x {side} pixels, {held_out} of them to measure the bound on\n"
         f"grey levels {preparation.black:.3f} to {preparation.white:.3f} become 0 to 1{', inverted' * preparation.inverted}\n"
         f"objects: up to {config.num_steps} a scene, {sizes[0]:.1f} to {sizes[1]:.1f} scene pixels wide\n"
         f"variances for noise of {suggested.noise:.4f}: suggested --object-variance {_pair(suggested.object)} "
         f"--background-variance {_pair(suggested.background)}; taken {_pair(of_object)} and {_pair(of_background)}\n"
-        f"{epochs} epochs of {steps_per_epoch} steps with {training.batch_size} scenes; Ctrl-C saves, and the same command goes on",
-        flush=True,
+        f"{epochs} epochs of {steps_per_epoch} steps with {training.batch_size} scenes; Ctrl-C saves, and the same command goes on"
     )
     identity = {
         "preparation": dataclasses.asdict(preparation),
         "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes.tobytes()).hexdigest()},
     }
-    with Run(output, SuPAIR(config, arguments.seed), training, data, identity, arguments.xla) as run:
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = SuPAIR(config, arguments.seed)
+    with Run(output, model, training, data, identity, arguments.xla, strategy) as run:
+        if run.team.is_chief:
+            print(summary + f"\n{run.team.size} devices share every batch" * (run.team.size > 1), flush=True)
         run.train(epochs, description=str(output))
+        if not run.team.is_chief:
+            return 0
         last = run.epoch_lines()[-1]
     print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['test_elbo']:.0f} on the {held_out} scenes")
     if last["test_accuracy"] is None:
@@ -189,6 +198,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     trainer.add_argument(
         "--recipe", choices=("robust", "paper"), default="robust", help="with a warm-up, or without (default: robust)"
     )
+    trainer.add_argument(
+        "--distribute", action="store_true",
+        help="share every batch among this machine's GPUs; where TF_CONFIG is set, among the machines it names",
+    )  # fmt: skip
     trainer.add_argument("--no-xla", dest="xla", action="store_false", help="do not compile with XLA (slower)")
     detector.add_argument("--model", type=Path, required=True, metavar="RUN", help="a trained run, or a folder of pretrained/")
     arguments = parser.parse_args(argv)

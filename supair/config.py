@@ -15,6 +15,10 @@ class ConfigError(ValueError):
     """A configuration that cannot work."""
 
 
+class TrainingError(RuntimeError):
+    """A run that cannot start or go on."""
+
+
 def _is_integer(value, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 

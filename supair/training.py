@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import json
 import os
 import re
@@ -29,7 +30,8 @@ from tqdm import tqdm
 
 from supair import metrics
 from supair.air import AIR
-from supair.config import ConfigError, TrainingConfig
+from supair.config import ConfigError, TrainingConfig, TrainingError
+from supair.distribution import Team
 from supair.hardware import has_gpu
 from supair.model import SuPAIR
 from supair.together import Together, stack, unstack
@@ -42,10 +44,6 @@ EVALUATION_BATCH = 250
 EXAMPLES = 10  # first test scenes whose boxes are in the log, so that Figure 4 can be drawn from it
 _KEPT = "the last good checkpoint is kept. Try a lower learning rate or, for SuPAIR, larger minimum variances"
 EVALUATION_SEED = 2**31  # noise on the test set, the same at every evaluation; above every run's seed
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot start or go on."""
 
 
 class Interrupted(BaseException):  # like KeyboardInterrupt, so that nothing that handles errors takes it for one
@@ -97,7 +95,7 @@ class Optimizer:
     @property
     def step(self) -> int:
         """Training steps made so far."""
-        return int(self.iterations)
+        return int(self.iterations.value.numpy())
 
     @property
     def iterations(self) -> keras.Variable:
@@ -118,7 +116,14 @@ def steps_per_call() -> int:
     return STEPS_PER_CALL["GPU" if has_gpu() else "CPU"]
 
 
-def make_train_steps(model: SuPAIR | AIR | Together, optimizer: Optimizer, batch_size: int, white: int, compiled: bool = True):
+def make_train_steps(
+    model: SuPAIR | AIR | Together,
+    optimizer: Optimizer,
+    batch_size: int,
+    white: int,
+    compiled: bool = True,
+    team: Team | None = None,
+):
     """The training step, several times in one call.
 
     Args:
@@ -126,6 +131,7 @@ def make_train_steps(model: SuPAIR | AIR | Together, optimizer: Optimizer, batch
       batch_size: scenes in a step.
       white: the value of white in the images.
       compiled: whether to compile with XLA.
+      team: the devices that share a batch, if there are several.
 
     Returns:
       a function (images [steps * batch, B, B], noise [steps, member, batch, N_max, noise_size], first, last) -> mean
@@ -133,7 +139,16 @@ def make_train_steps(model: SuPAIR | AIR | Together, optimizer: Optimizer, batch
       inside one call keeps Python out of the way, and its memory is allocated once for all steps.
     """
 
+    step_of_team = None
+    if team is not None and team.strategy is not None:
+        step_of_team = team.make_step(
+            functools.partial(_gradients, model), optimizer, model.trainable_variables, batch_size, compiled
+        )
+        compiled = False  # as a whole, only each device's part
+
     def train_step(images, noise):
+        if step_of_team is not None:
+            return step_of_team(images, noise[0])[tf.newaxis]
         step = tf.convert_to_tensor(optimizer.iterations)
         if isinstance(model, Together):
             gradients, elbos = model.map(_gradients, (images, step), (noise,))
@@ -146,6 +161,10 @@ def make_train_steps(model: SuPAIR | AIR | Together, optimizer: Optimizer, batch
     @tf.function(jit_compile=compiled, autograph=False)
     def train_steps(images, noise, first, last):
         images = tf.reshape(images, [-1, batch_size, *images.shape[1:]])
+        if step_of_team is not None:  # a call for no steps compiles, because it depends on what that needs
+            unused = tf.cond(first == last, lambda: step_of_team(_grey(images[0], white), noise[0, 0], apply=False), lambda: 0.0)
+            with tf.control_dependencies([unused]):
+                first = tf.identity(first)
 
         def body(step, elbos):
             return step + 1, elbos.write(step, train_step(_grey(images[step], white), noise[step]))
@@ -296,10 +315,12 @@ class Run:
         them), `counts`, `boxes` and a length.  All images are kept in the memory of the device that trains.
       identity: what else decides the run (data set, its seed ...), plain values for `config.json`.
       compiled: whether to compile with XLA.
+      strategy: `tf.distribute`'s, in whose scope the model was made, if several devices or machines share the batches (see
+        `choose_strategy`); of several processes only the chief reads and writes the directory.
 
     Raises:
       TrainingError: if the directory holds another run or damaged files, is in use, or cannot be written to.
-      ConfigError: if the scenes do not fit the model or are fewer than a batch.
+      ConfigError: if the scenes do not fit the model or are fewer than a batch, or the strategy does not fit.
     """
 
     directory: Path
@@ -308,6 +329,7 @@ class Run:
     data: dict[str, Any]
     identity: dict[str, Any]
     compiled: bool = True
+    strategy: tf.distribute.Strategy | None = None
 
     def __post_init__(self):
         self.directory = Path(self.directory)
@@ -320,19 +342,30 @@ class Run:
         for part, scenes in self.data.items():
             if scenes.images.shape[1:] != (side, side):
                 raise ConfigError(f"expected {part} scenes of {side} x {side} pixels, found {scenes.images.shape[1:]}")
+        self.team = Team(self.strategy)
+        self.team.check(self.model.trainable_variables, self.config.batch_size)
         self._collapse: str | None = None  # the kind last warned of
         self._alone: _Group | None = None
-        self._claim_directory()
-        self.optimizer = Optimizer(self.model, self.config)
         # Training seconds so far, and the sum of the ELBOs since the last log line.
         self._clock, self._elbo_sum = (tf.Variable(0.0, dtype=tf.float64, trainable=False) for _ in range(2))
-        self._restore()
+        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
+            self.optimizer = Optimizer(self.model, self.config)
+        config = run_configuration(self.model.config, self.config, self.identity)
+        if self.team.is_chief:
+            self._claim_directory(config)
+            self._restore()
+        checksum = zlib.crc32(json.dumps(config).encode())
+        if self.team.agree(checksum) != checksum:
+            raise TrainingError(f"{self.directory}: another configuration or other images than the chief's")
+        variables = [*self.model.variables, *self.optimizer.variables]
+        self.team.share([variable.value for variable in variables])
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._lock.close()
+        if self.team.is_chief:
+            self._lock.close()
 
     @property
     def step(self) -> int:
@@ -357,7 +390,8 @@ class Run:
         """Whether a run that has made so many steps has nothing left to do; see `train`."""
         if convergence is None:
             return step >= epochs * self.steps_per_epoch
-        return convergence.last_epoch([line["test_elbo"] for line in self.epoch_lines()], epochs) is not None
+        elbos = [line["test_elbo"] for line in self.epoch_lines()] if self.team.is_chief else []
+        return bool(self.team.agree(convergence.last_epoch(elbos, epochs) is not None))
 
     def last_logged(self, step: int) -> int:
         """The last step up to `step` that has a log line: multiples of `log_every`, and the ends of epochs."""
@@ -404,9 +438,8 @@ class Run:
             return line, None
         return line, f"warning: {self.directory}: collapsed, {kind}, at step {step}: {self.model.collapse_hints[kind]}"
 
-    def _claim_directory(self) -> None:
+    def _claim_directory(self, config: dict[str, Any]) -> None:
         """Refuse a directory of another configuration or in use by another process, or write this one's."""
-        config = run_configuration(self.model.config, self.config, self.identity)
         path = self.directory / "config.json"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -462,6 +495,8 @@ class Run:
 
     def start(self) -> None:
         """Before the first of several steps."""
+        if not self.team.is_chief:
+            return
         if self._manager.latest_checkpoint is None:
             self.save()  # so that log lines without a checkpoint are a damaged run, not a new one
         with self._own_errors():
@@ -476,6 +511,8 @@ class Run:
             raise TrainingError(f"{self.directory}: {_first_line(error)}") from None
 
     def save(self) -> None:
+        if not self.team.is_chief:
+            return
         try:
             self._manager.save(checkpoint_number=self.step)
         except (tf.errors.OpError, OSError) as error:
@@ -500,6 +537,8 @@ def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, 
         runs are done; a line for each of them.  A run's last checkpoint is kept.
     """
     for run in runs[1:]:
+        if run.strategy or runs[0].strategy:
+            raise ConfigError("expected one run at a time under a strategy of tf.distribute, found several")
         same = dataclasses.replace(run.config, seed=runs[0].config.seed) == runs[0].config and run.data is runs[0].data
         if not same or run.compiled != runs[0].compiled:
             raise ConfigError(f"expected runs of one configuration on the same data, found others in {run.directory}")
@@ -539,7 +578,7 @@ class _Group:
     """Runs that have made as many steps, trained together."""
 
     def __init__(self, runs: list[Run]):
-        self.runs, first = runs, runs[0]
+        self.runs, first, self.team = runs, runs[0], runs[0].team
         self.config, self.steps_per_epoch = first.config, first.steps_per_epoch
         if len(runs) == 1:
             self.model, self.optimizer = first.model, first.optimizer
@@ -549,8 +588,11 @@ class _Group:
             stack(self.optimizer.variables, [run.optimizer.variables for run in runs])
         scenes = first.data["train"]
         self._images = tf.constant(scenes.images[:])
-        self._train_steps = make_train_steps(self.model, self.optimizer, self.config.batch_size, scenes.white, first.compiled)
-        self._evaluator = Evaluator(self.model, first.data["test"], first.compiled)
+        self._train_steps = make_train_steps(
+            self.model, self.optimizer, self.config.batch_size, scenes.white, first.compiled, self.team
+        )
+        if self.team.is_chief:
+            self._evaluator = Evaluator(self.model, first.data["test"], first.compiled)
         steps = min(steps_per_call(), self.steps_per_epoch)
         shape = [steps, len(runs), self.config.batch_size, self.model.config.num_steps, self.model.noise_size]
         self._noise = np.zeros(shape, np.float32)
@@ -584,6 +626,7 @@ class _Group:
             unit="step",
             mininterval=1.0 if sys.stderr.isatty() else 60.0,
             dynamic_ncols=True,
+            disable=not self.team.is_chief,
         )
         with bar:
             self._each(lambda member, run: run.start())
@@ -595,9 +638,13 @@ class _Group:
                 self.going = [k for k in self.going if k not in finished]
         self._end_if_asked()
 
+    def _asked(self) -> bool:
+        """Whether this process or another one of the team has been asked to end."""
+        return self.team.any(bool(self._signals))
+
     def _end_if_asked(self) -> None:
-        if self._signals:
-            raise Interrupted(f"stopped at step {self.step}, which is saved", self._signals[0])
+        if self._asked():
+            raise Interrupted(f"stopped at step {self.step}, which is saved", (self._signals or SIGNALS)[0])
 
     def _steps(self, step: int, number: int) -> tuple[np.ndarray, float]:
         """Make training steps; returns their ELBOs [step, member], and the seconds they took."""
@@ -622,11 +669,11 @@ class _Group:
             self._each(lambda member, run: run.note(step, elbos[:, member], seconds))
             bar.update(number)
             logged = self.step == self.runs[0].last_logged(self.step)
-            if logged or self._signals:
+            if logged or self._asked():
                 self._require_finite_weights()
             if logged and self.going:
                 self._write_logs(self.runs[0].last_logged(step), bar)
-            if self._signals or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS):
+            if self._asked() or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS):
                 self._save(self.going)
                 self._saved_at = time.monotonic()
             self._end_if_asked()
@@ -654,6 +701,8 @@ class _Group:
         self._each(require)
 
     def _write_logs(self, previous: int, bar: tqdm) -> None:
+        if not self.team.is_chief:
+            return
         step = self.step
         if step % self.steps_per_epoch:
             measured = self._evaluator.quick(examples=step <= self.steps_per_epoch)
@@ -706,8 +755,11 @@ def load_weights(model: SuPAIR | AIR, directory: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of an error's message, without TensorFlow's internal prefix."""
-    return re.sub(r"^\{\{.*?\}\} ", "", (str(error).strip() or type(error).__name__).splitlines()[0])[:200]
+    """The first line of an error's message, without TensorFlow's internal prefixes."""
+    message = str(error).strip() or type(error).__name__
+    if message.startswith("Graph execution error"):  # then come places in the code, and then what went wrong
+        message = message.split("\n\n")[-1]
+    return re.sub(r"^\{\{.*?\}\} ", "", message.splitlines()[0])[:200]
 
 
 def run_configuration(model: Any, training: TrainingConfig, identity: dict[str, Any]) -> dict[str, Any]:

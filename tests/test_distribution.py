@@ -1,0 +1,134 @@
+"""Training shared by devices and by machines: the same curve as on one device."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from supair import ConfigError, Run, SuPAIR, TrainingError, __main__, train
+from supair.air import AIR
+from supair.config import AirConfig
+from supair.distribution import choose_strategy
+from supair.training import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_AIR = AirConfig(scene_size=12, window_size=6, num_steps=2, lstm_units=8, hidden_units=6, head_units=3, what_size=2)
+TWO_DEVICES = """
+import sys, tensorflow as tf
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_distribution
+strategy = test_distribution.choose_strategy()
+for name in ("supair", "air"):
+    test_distribution.train_tiny(sys.argv[1], name, 3, name == "supair", strategy)
+"""
+
+
+def make_run(directory, name: str, compiled: bool = False, strategy=None) -> Run:
+    config = tiny.TRAINING if name == "supair" else dataclasses.replace(tiny.TRAINING, baseline_learning_rate=1e-2)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = SuPAIR(tiny.MODEL, 3) if name == "supair" else AIR(TINY_AIR, 3)
+    data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
+    return Run(Path(directory) / name, model, config, data, {}, compiled, strategy)
+
+
+def train_tiny(directory, name: str, epochs: int, compiled: bool = False, strategy=None) -> np.ndarray:
+    """Step, training and test ELBO of every line of the log."""
+    with make_run(directory, name, compiled, strategy) as run:
+        run.train(epochs)
+    return curve(Path(directory) / name)
+
+
+def curve(run: Path) -> np.ndarray:
+    lines = read_log(run / "log.jsonl")
+    return np.array([(line["step"], line["train_elbo"], line.get("test_elbo", 0.0)) for line in lines])
+
+
+def in_own_process(*command, **variables) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **variables}
+    return subprocess.Popen([sys.executable, *map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_devices_train_as_one_and_one_goes_on_where_two_stopped(tmp_path):
+    process = in_own_process("-c", TWO_DEVICES, tmp_path / "two")
+    epochs = {"supair": 6, "air": 3}
+    one = {name: train_tiny(tmp_path / "one", name, epochs[name]) for name in epochs}
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    for name in epochs:
+        assert curve(tmp_path / "two" / name)[-1, 0] == 15
+        two = train_tiny(tmp_path / "two", name, epochs[name])
+        np.testing.assert_allclose(two, one[name], rtol=1e-4, atol=1e-3)
+        assert np.ptp(two[:, 1]) > 1  # it learns
+
+
+@pytest.fixture
+def squares(tmp_path) -> Path:
+    scenes = tiny.scenes(64)
+    np.savez(tmp_path / "squares.npz", images=scenes.images[:], counts=scenes.counts)
+    return tmp_path / "squares.npz"
+
+
+def test_two_machines_train_as_one_and_end_together(tmp_path, squares):
+    options = "--side 12 --patch-size 6 --max-objects 2 --batch-size 8 --no-xla".split()
+    options = ["train", "--images", str(squares), *options]
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
+    workers = []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        command = ["-m", "supair", *options, "--output", tmp_path / "two", "--steps", "100000"]
+        workers.append(in_own_process(*command, TF_CONFIG=json.dumps(config)))
+    log = tmp_path / "two" / "log.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) > 2) and workers[0].poll() is None:
+        time.sleep(0.1)
+    workers[1].send_signal(signal.SIGINT)
+    errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [130, 130], errors
+    assert "which is saved" in errors[0]
+
+    last = int(curve(tmp_path / "two")[-1, 0]) + 100  # alone, from where they stopped
+    for name in ("one", "two"):
+        assert __main__.main([*options, "--output", str(tmp_path / name), "--steps", str(last)]) == 0
+    one, two = (curve(tmp_path / name) for name in ("one", "two"))
+    np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-2)
+    assert one[-1, 1] > one[0, 1] + 10
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path):
+    one_device = tf.distribute.MirroredStrategy(["CPU:0"])
+    with pytest.raises(ConfigError, match="made in the scope of the run's strategy"):
+        tiny.run(tmp_path / "a", strategy=one_device)
+    with one_device.scope():
+        model = SuPAIR(tiny.MODEL, 3)
+    with pytest.raises(ConfigError, match="made in the scope of the run's strategy"):
+        Run(tmp_path / "b", model, tiny.TRAINING, {"train": tiny.scenes()}, {})
+    data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
+    with (
+        Run(tmp_path / "c", model, tiny.TRAINING, data, {}, False, one_device) as run,
+        tiny.run(tmp_path / "d", data=data) as other,
+    ):
+        with pytest.raises(ConfigError, match="one run at a time under a strategy"):
+            train([run, other], 1)
+    assert choose_strategy() is None  # one CPU device
+
+
+def test_a_broken_tf_config_is_refused(monkeypatch, tmp_path, squares):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 3}}')
+    with pytest.raises(TrainingError, match="TF_CONFIG"):
+        __main__.main(["train", "--images", str(squares), "--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
