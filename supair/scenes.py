@@ -60,7 +60,7 @@ def check_images(images) -> np.ndarray:
       ConfigError: otherwise, with what was expected and found.
     """
     images = np.asarray(images)
-    if images.ndim != 3 or images.shape[1] != images.shape[2] or not len(images):
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or not images.size:
         raise ConfigError(f"expected scenes of shape [scenes, side, side], found {images.shape}")
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise ConfigError(f"expected scenes of uint8 or floating point, found {images.dtype}")
