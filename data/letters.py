@@ -26,13 +26,14 @@ def draw_letters(rng: np.random.Generator) -> tuple[Image.Image, int]:
     """A picture with 0 to 3 capital letters that do not touch, in dark ink of any hue on tinted paper, and their number."""
     paper = rng.integers(200, 245) + rng.integers(-10, 11, 3)
     picture = Image.new("RGB", SIZE, tuple(map(int, paper)))
-    pen, taken = ImageDraw.Draw(picture), []
+    pen = ImageDraw.Draw(picture)
+    taken: list[tuple[float, float, float, float]] = []
     count = int(rng.integers(0, MAX_LETTERS + 1))
     while len(taken) < count:
         font = load_font(str(rng.choice(_FONTS)), int(rng.integers(*_HEIGHTS)))
         letter = str(rng.choice(list(LETTERS)))
         left, top, right, bottom = font.getbbox(letter)
-        x, y = (int(rng.integers(2, room - length - 2)) for room, length in zip(SIZE, (right - left, bottom - top)))
+        x, y = (int(rng.integers(2, int(room - length) - 2)) for room, length in zip(SIZE, (right - left, bottom - top)))
         box = (x, y, x + right - left, y + bottom - top)
         if all(box[0] > b[2] + 2 or b[0] > box[2] + 2 or box[1] > b[3] + 2 or b[1] > box[3] + 2 for b in taken):
             pen.text((x - left, y - top), letter, font=font, fill=tuple(int(level) for level in rng.integers(0, 110, 3)))

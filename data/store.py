@@ -101,7 +101,7 @@ def _checksum(parts) -> str:
                 chunk = np.ascontiguousarray(array[start : start + 4096])
                 if array is images and not (chunk.min() >= 0 and chunk.max() <= white):  # false for nan too
                     raise DataError(f"expected {name} grey levels in 0..{white}, found {chunk.min()}..{chunk.max()}")
-                digest.update(chunk)
+                digest.update(chunk.data)
     return digest.hexdigest()
 
 
@@ -179,7 +179,7 @@ def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
             if made_with.get(name) != value:
                 raise DataError(f"made with another {name}: expected {value}, found {made_with.get(name)}")
         stored = {
-            name: Scenes(*(file[name][field] for field in ("images", "counts", "boxes")), int(file[name].attrs["white"]))
+            name: Scenes(file[f"{name}/images"], file[f"{name}/counts"], file[f"{name}/boxes"], int(file[name].attrs["white"]))
             for name in ("train", "test")
         }
         if _checksum(stored) != file.attrs["checksum"]:

@@ -112,7 +112,7 @@ class RegionGraph:
 
     def levels(self) -> list[list[int]]:
         """Inner regions from the bottom up: a level's regions have all their children in leaves or earlier levels."""
-        level = {region: 0 for region in self.leaves}
+        level = dict.fromkeys(self.leaves, 0)
         # Children are proper subsets of their parent, so ascending size is a topological order.
         inner = sorted((r for r in range(len(self.regions)) if r not in level), key=lambda r: len(self.regions[r]))
         for region in inner:
@@ -139,7 +139,7 @@ def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: 
         raise RegionGraphError(f"depth {depth} needs at least {2**depth} variables, found {num_variables}")
     rng = np.random.default_rng(seed)
     regions: list[np.ndarray] = [np.arange(num_variables)]
-    partitions: list[tuple[int, int, int]] = []
+    partitions: list[Partition] = []
     for _ in range(repetitions):
         frontier = [0]
         for _ in range(depth):
@@ -149,7 +149,7 @@ def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: 
                 half = len(shuffled) // 2
                 left, right = len(regions), len(regions) + 1
                 regions += [shuffled[:half], shuffled[half:]]
-                partitions.append((parent, left, right))
+                partitions.append(Partition(parent, left, right))
                 children += [left, right]
             frontier = children
     return RegionGraph(num_variables, tuple(regions), tuple(partitions))
@@ -175,7 +175,7 @@ def poon_domingos_region_graph(height: int, width: int, step: int, depth: int) -
     pixels = np.arange(height * width).reshape(height, width)
     root = (0, height, 0, width)
     index = {root: 0}
-    partitions: dict[tuple[int, int, int], None] = {}  # an ordered set
+    partitions: dict[Partition, None] = {}  # an ordered set
     frontier = [root]
     for _ in range(depth):
         following = []
@@ -187,7 +187,7 @@ def poon_domingos_region_graph(height: int, width: int, step: int, depth: int) -
                     if rectangle not in index:
                         index[rectangle] = len(index)
                         following.append(rectangle)
-                partitions[index[top, bottom, left, right], index[first], index[second]] = None
+                partitions[Partition(index[top, bottom, left, right], index[first], index[second])] = None
         frontier = following
     regions = tuple(pixels[top:bottom, left:right].reshape(-1) for top, bottom, left, right in index)
     return RegionGraph(height * width, regions, tuple(partitions))

@@ -55,7 +55,7 @@ class RatSpn(keras.layers.Layer):
         self.leaf_layer = GaussianLeaves(
             graph, num_components, variance_min, variance_max, next(seeds), dtype=dtype, name="leaves"
         )
-        self.sum_layers = []
+        self.sum_layers: list[SumProducts] = []
         for depth, level in enumerate(graph.levels()):
             alike: dict[tuple, list[int]] = {}
             for region in level:
@@ -65,7 +65,8 @@ class RatSpn(keras.layers.Layer):
             for regions in alike.values():
                 name = f"sums_{depth + 1}_{len(self.sum_layers)}"
                 self.sum_layers.append(SumProducts(graph, regions, num_nodes, next(seeds), dtype=dtype, name=name))
-        for layer in (self.leaf_layer, *self.sum_layers):
+        self.leaf_layer.build()
+        for layer in self.sum_layers:
             layer.build()
         self.built = True
 

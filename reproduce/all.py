@@ -26,6 +26,7 @@ import fig4_progress
 import fig5_learning
 import fig6_noise
 import table2
+
 from data import DATASETS
 from reproduce.experiments import PAPER_SEEDS, Experiment
 from reproduce.runs import Job, Work

@@ -13,10 +13,10 @@ import argparse
 import _setup
 import numpy as np
 from matplotlib.figure import Figure
-from reproduce.experiments import TITLES
-from reproduce.runs import PRETRAINED, Settings
 
 import data
+from reproduce.experiments import TITLES
+from reproduce.runs import PRETRAINED, Settings
 from supair import metrics
 from supair.figures import draw_scene
 from supair.saved import load_model

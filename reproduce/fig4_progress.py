@@ -14,6 +14,7 @@ from typing import Any
 
 import _setup
 from matplotlib.figure import Figure
+
 from reproduce.experiments import TITLES, Experiment
 from reproduce.runs import Job, Settings, Work, log_lines
 from supair.config import PAPER_EPOCHS

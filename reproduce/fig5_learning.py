@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import _setup
 import numpy as np
-from data import DATASETS
 from matplotlib.figure import Figure
+
+from data import DATASETS
 from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment, title
 from reproduce.runs import Job, Work, log_lines, read_seeds
 from supair.config import PAPER_EPOCHS

@@ -17,6 +17,7 @@ import json
 import _setup
 import numpy as np
 from matplotlib.figure import Figure
+
 from reproduce.experiments import TITLES, Experiment
 from reproduce.runs import PRETRAINED, Job, Settings, Work, epoch_lines, load_model
 from supair.air import AIR

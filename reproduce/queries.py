@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
-from reproduce.runs import PRETRAINED, Settings
 from scipy.stats import mannwhitneyu
 
 from data import Scenes
 from data.letters import LETTERS, load_font
 from data.scenes import load_mnist
+from reproduce.runs import PRETRAINED, Settings
 from supair import SuPAIR
 from supair.geometry import take_apart
 from supair.queries import complete_objects, importance_bound, inpaint, object_log_probs, sample_scenes

@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 
 import _setup
+
 from reproduce.experiments import Experiment
 from reproduce.runs import PRETRAINED, RECORDED, epoch_lines, log_lines
 from supair.saved import write_weights

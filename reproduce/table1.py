@@ -9,6 +9,7 @@ and with the heads that its Pyro implementation recommends and Table 2 uses ("py
 from __future__ import annotations
 
 import _setup
+
 from reproduce.experiments import TABLE_1, TITLES
 from supair.air import AIR
 from supair.config import AirConfig, ModelConfig, table1_air

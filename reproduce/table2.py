@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import _setup
+
 from data import DATASETS
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
 from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at

@@ -37,7 +37,7 @@ class Detection(NamedTuple):
     step: np.ndarray  # [objects], which step of the model did, from 0
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         return len(self.boxes)
 
 
@@ -105,13 +105,13 @@ def write_results(directory: Path, images: Images, detections: list[Detection]) 
         _write_csv(partial / "counts.csv", ["image", "count"], zip(images.names, (found.count for found in detections)))
         _write_csv(partial / "boxes.csv", ["image", "left", "top", "width", "height", "confidence"], rows)
         keys = ("left", "top", "width", "height", "confidence")
-        of_image: dict[str, list] = {name: [] for name in images.names}
+        of_image: dict[object, list] = {name: [] for name in images.names}
         for name, *values in rows:
             of_image[name].append(dict(zip(keys, values)))
         content = [{"image": name, "count": len(boxes), "boxes": boxes} for name, boxes in of_image.items()]
         (partial / "boxes.json").write_text(json.dumps(content, indent=1) + "\n")
         (partial / "overlays").mkdir()
-        sheet = Image.new("RGB", [_SHEET[1] * _SHEET_CELL, _SHEET[0] * _SHEET_CELL])
+        sheet = Image.new("RGB", (_SHEET[1] * _SHEET_CELL, _SHEET[0] * _SHEET_CELL))
         places = np.ndindex(*_SHEET)
         pairs = zip(images.names, images.pictures, detections)
         for name, picture, found in tqdm(pairs, total=len(detections), desc="drawing", unit="image", disable=None):
@@ -121,7 +121,7 @@ def write_results(directory: Path, images: Images, detections: list[Detection]) 
                 target = target.with_name(f"{target.name}.png")
             overlay.save(target)
             if (place := next(places, None)) is not None:
-                overlay.thumbnail([_SHEET_CELL - 4, _SHEET_CELL - 4])
+                overlay.thumbnail((_SHEET_CELL - 4, _SHEET_CELL - 4))
                 sheet.paste(overlay, (place[1] * _SHEET_CELL + 2, place[0] * _SHEET_CELL + 2))
         rows_used = min(_SHEET[0], math.ceil(len(detections) / _SHEET[1]))
         sheet.crop((0, 0, sheet.width, rows_used * _SHEET_CELL)).save(partial / "contact_sheet.png")

@@ -44,43 +44,44 @@ class Team:
     def __init__(self, strategy: tf.distribute.Strategy | None):
         self.strategy = strategy
         self.size = strategy.num_replicas_in_sync if strategy else 1
-        resolver = strategy.cluster_resolver if strategy else None
-        self._alone = resolver is None
-        self.is_chief = self._alone or resolver.task_type == "chief" or (resolver.task_type, resolver.task_id) == ("worker", 0)
-        if not self._alone:
-            workers = resolver.cluster_spec().as_dict()
-            self.is_chief &= resolver.task_type == "chief" or "chief" not in workers
-            devices = self.size // sum(len(names) for names in workers.values())  # of each process
+        self.is_chief = True
+        self._sum: Callable | None = None  # of a list of tensors over all processes
+        if strategy is not None and (resolver := strategy.cluster_resolver) is not None:
+            processes = resolver.cluster_spec().as_dict()
+            self.is_chief = (resolver.task_type, resolver.task_id) == ("chief" if "chief" in processes else "worker", 0)
+            devices = self.size // sum(map(len, processes.values()))  # of each process
 
             def of_device(values):
                 context = tf.distribute.get_replica_context()
                 first = context.replica_id_in_sync_group % devices == 0  # so that each process counts once
                 return [context.all_reduce("SUM", value * tf.cast(first, value.dtype)) for value in values]
 
-            self._sum = tf.function(lambda values: strategy.run(of_device, (values,)), autograph=False)
+            def sum_up(values):
+                return [strategy.experimental_local_results(value)[0] for value in strategy.run(of_device, (values,))]
 
-    def _total(self, values: list) -> list[np.ndarray]:
+            self._sum = tf.function(sum_up, autograph=False)
+
+    def _total(self, values: list) -> list:
         """The sums over all processes."""
+        if self._sum is None:
+            return values
         try:
-            sums = self._sum([tf.constant(value) for value in values])
+            return [value.numpy() for value in self._sum([tf.constant(value) for value in values])]
         except tf.errors.OpError as error:
             raise TrainingError(f"lost another machine of TF_CONFIG ({error.message.splitlines()[0]})") from None
-        return [self.strategy.experimental_local_results(value)[0].numpy() for value in sums]
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set in some process."""
-        return flag if self._alone else bool(self._total([np.int64(flag)])[0])
+        return bool(self._total([np.int64(flag)])[0])
 
     def agree(self, value: int) -> int:
         """The chief's value."""
-        return value if self._alone else int(self._total([np.int64(value if self.is_chief else 0)])[0])
+        return int(self._total([np.int64(value if self.is_chief else 0)])[0])
 
     def share(self, variables: list[tf.Variable]) -> None:
         """Give the variables of all processes the chief's values."""
-        if not self._alone:
-            values = [
-                variable.numpy() if self.is_chief else np.zeros(variable.shape, variable.dtype.name) for variable in variables
-            ]
+        if self._sum is not None:
+            values = [variable.numpy() * np.asarray(self.is_chief, variable.dtype.name) for variable in variables]
             for variable, value in zip(variables, self._total(values)):
                 variable.assign(value)
 
@@ -92,8 +93,11 @@ class Team:
         """
         for variable in variables:
             value = variable.value
-            own = self.strategy.extended.variable_created_in_scope(value) if self.strategy else True
-            if not own or (self.strategy is None and isinstance(value, tf.distribute.DistributedValues)):
+            if self.strategy is None:
+                fits = not isinstance(value, tf.distribute.DistributedValues)
+            else:
+                fits = self.strategy.extended.variable_created_in_scope(value)
+            if not fits:
                 raise ConfigError("expected a model made in the scope of the run's strategy, found another one")
         if batch_size % self.size:
             raise ConfigError(f"expected a batch that {self.size} devices can share equally, found {batch_size} scenes")
@@ -110,7 +114,8 @@ class Team:
           batch_size: scenes in a step, all devices' together.
           compiled: whether to compile with XLA; sums over devices and the optimizer's step are not.
         """
-        share = batch_size // self.size
+        strategy, share = self.strategy, batch_size // self.size
+        assert strategy is not None
 
         @tf.function(jit_compile=compiled, autograph=False)
         def of_weights(weights, images, noise, step):
@@ -129,7 +134,7 @@ class Team:
             return context.all_reduce("MEAN", elbo)
 
         def step(images, noise, apply: bool = True):
-            elbos = self.strategy.experimental_local_results(self.strategy.run(of_device, (images, noise, apply)))
+            elbos = strategy.experimental_local_results(strategy.run(of_device, (images, noise, apply)))
             return elbos[0] if apply else tf.add_n(elbos)  # which needs all devices
 
         return step

@@ -25,7 +25,7 @@ _SAMPLE = 2000  # scenes that grey levels and variances are suggested from
 
 class Images(NamedTuple):
     names: list[str]  # of the files, or numbers
-    pictures: Sequence[np.ndarray]  # each [height, width] or [height, width, 3], uint8 or floating point in [0, 1]
+    pictures: Sequence[np.ndarray] | np.ndarray  # each [height, width] or [height, width, 3], uint8 or floating point in [0, 1]
     counts: np.ndarray | None  # [images] true numbers of objects, where they are known
 
     @property

@@ -57,7 +57,7 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, so that nothing tha
         return type(self), (str(self), self.signum)
 
 
-def sample_noise(model: SuPAIR | AIR, seed: int, step: int, scenes: int) -> np.ndarray:
+def sample_noise(model: SuPAIR | AIR | Together, seed: int, step: int, scenes: int) -> np.ndarray:
     """Standard normal noise [scenes, num_steps, noise_size], decided by seed and training step alone.
 
     From NumPy, because TensorFlow's own depends on the device and on whether it is compiled.
@@ -141,6 +141,7 @@ def make_train_steps(
 
     step_of_team = None
     if team is not None and team.strategy is not None:
+        assert not isinstance(model, Together)
         step_of_team = team.make_step(
             functools.partial(_gradients, model), optimizer, model.trainable_variables, batch_size, compiled
         )
@@ -580,9 +581,9 @@ class _Group:
     def __init__(self, runs: list[Run]):
         self.runs, first, self.team = runs, runs[0], runs[0].team
         self.config, self.steps_per_epoch = first.config, first.steps_per_epoch
-        if len(runs) == 1:
-            self.model, self.optimizer = first.model, first.optimizer
-        else:
+        self.model: SuPAIR | AIR | Together = first.model
+        self.optimizer = first.optimizer
+        if len(runs) > 1:
             self.model = Together([run.model for run in runs])
             self.optimizer = Optimizer(self.model, first.config)
             stack(self.optimizer.variables, [run.optimizer.variables for run in runs])
@@ -666,7 +667,7 @@ class _Group:
         while (step := self.step) < end and self.going:
             number = min(len(self._noise), end - step, log_every - step % log_every)
             elbos, seconds = self._steps(step, number)
-            self._each(lambda member, run: run.note(step, elbos[:, member], seconds))
+            self._each(lambda member, run: run.note(step, elbos[:, member], seconds))  # noqa: B023 (called at once)
             bar.update(number)
             logged = self.step == self.runs[0].last_logged(self.step)
             if logged or self._asked():

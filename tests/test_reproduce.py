@@ -11,8 +11,8 @@ from pathlib import Path
 import _setup
 import all as run_all
 import benchmark
-import errors
 import digits
+import errors
 import fig4_progress
 import fig5_learning
 import fig6_noise
@@ -110,6 +110,7 @@ def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_p
 def test_processes_of_their_own():
     """A signal comes back as an exception; a killed process is told from a failed run."""
     import concurrent.futures
+
     import jobs
 
     from reproduce.runs import call_apart
