@@ -27,7 +27,7 @@ from pathlib import Path
 import _setup
 from tqdm import tqdm
 
-GROWTH = {"batch": (32, 64, 128, 256, 512, 1024), "side": (50, 100, 150), "steps": (1, 2, 3, 4, 6, 8)}
+GROWTH = {"batch": (32, 64, 128, 256, 512, 1024), "side": (50, 100, 150, 200), "steps": (1, 2, 3, 4, 6, 8, 10)}
 PAPER = {"model": "supair", "batch": 256, "side": 50, "steps": 3, "together": 1}
 AIR_PAPER = {**PAPER, "model": "air", "batch": 64}
 EPOCH_BATCHES = (256, 64)  # at which an epoch of both models is compared

@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "reproduce")]
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # before TensorFlow is imported
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])  # for the process that starts the others
 
+import jobs
 import numpy as np
 import tensorflow as tf
 import tiny
@@ -637,6 +638,40 @@ def ctrl_c(folder: Path, rng: random.Random) -> str:
     return ", ".join(outcomes)
 
 
+def lost_machine(folder: Path, rng: random.Random, number: int = 4) -> str:
+    """Two machines share one run, and one is killed: the other ends with a line, and the run goes on alone."""
+    command, outcomes = jobs.write_squares(folder), []
+    log = folder / "two/log.jsonl"
+    reached = 0
+    for index in range(number):
+        team = jobs.start_team([*command, "--output", str(folder / "two"), "--steps", "1000000"])
+        before = len(log.read_text().splitlines()) if log.exists() else 0
+        while all(one.poll() is None for one in team) and (not log.exists() or len(log.read_text().splitlines()) <= before):
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 2))
+        killed, left = team[index % 2], team[1 - index % 2]
+        killed.kill()
+        began = time.monotonic()
+        error = left.communicate(timeout=120)[1]
+        last = error.strip().splitlines()[-1]
+        require(left.returncode == 1 and last.startswith("error: ") and "Traceback" not in error, f"{left.returncode} {error}")
+        outcomes.append(f"{time.monotonic() - began:.1f} s")
+        require_whole(folder / "two")
+        saved = int(tf.train.latest_checkpoint(folder / "two/checkpoints").rpartition("-")[2])
+        require(saved > reached, f"step {saved} saved, and {reached} before")
+        reached = saved
+    steps = json.loads(log.read_text().splitlines()[-1])["step"] + 100
+    for name in ("one", "two"):
+        alone = [sys.executable, "-m", "supair", *command, "--output", str(folder / name), "--steps", str(steps)]
+        require(subprocess.run(alone, cwd=ROOT, capture_output=True, check=False).returncode == 0, "it does not go on")
+    one, two = (
+        np.array([line["train_elbo"] for line in training.read_log(folder / name / "log.jsonl")]) for name in ("one", "two")
+    )
+    difference = np.max(np.abs(two - one)) / np.ptp(one)
+    require(difference < 1e-2, f"another curve, by {difference:.1e} of its range")
+    return f"the other ended after {', '.join(outcomes)}; curves differ by {difference:.1e} of their range after {steps} steps"
+
+
 CLASSES = [
     damaged_data,
     damaged_runs,
@@ -649,6 +684,7 @@ CLASSES = [
     same_run,
     shared_sweep,
     ctrl_c,
+    lost_machine,
 ]
 
 

@@ -1,8 +1,25 @@
 """Functions for a process of their own."""
 
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
+
+import numpy as np
+import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+# `python -m supair`, with a checkpoint at every line of the log.
+SUPAIR = """
+import runpy
+from supair import training
+training.CHECKPOINT_SECONDS = 0
+runpy.run_module("supair", run_name="__main__")
+"""
 
 
 def signal_self(number: int) -> None:
@@ -15,3 +32,28 @@ def deaf(path) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     path.touch()
     time.sleep(60)
+
+
+def start_team(command: list[str], size: int = 2) -> list[subprocess.Popen]:
+    """The same command of ours, in a process for each of several machines of TF_CONFIG, which are all this one."""
+    sockets = [socket.socket() for _ in range(size)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    processes = []
+    for index in range(size):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(config), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        process = [sys.executable, "-c", SUPAIR, *command]
+        processes.append(subprocess.Popen(process, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    return processes
+
+
+def write_squares(folder: Path) -> list[str]:
+    """Scenes in a file, and what trains a small model on them."""
+    scenes = tiny.scenes(64)
+    np.savez(folder / "squares.npz", images=scenes.images[:], counts=scenes.counts)
+    options = "--side 12 --patch-size 6 --max-objects 2 --batch-size 8 --no-xla".split()
+    return ["train", "--images", str(folder / "squares.npz"), *options]

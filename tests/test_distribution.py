@@ -2,15 +2,14 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +21,6 @@ from supair.config import AirConfig
 from supair.distribution import choose_strategy
 from supair.training import read_log
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY_AIR = AirConfig(scene_size=12, window_size=6, num_steps=2, lstm_units=8, hidden_units=6, head_units=3, what_size=2)
 TWO_DEVICES = """
 import sys, tensorflow as tf
@@ -55,13 +53,10 @@ def curve(run: Path) -> np.ndarray:
     return np.array([(line["step"], line["train_elbo"], line.get("test_elbo", 0.0)) for line in lines])
 
 
-def in_own_process(*command, **variables) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **variables}
-    return subprocess.Popen([sys.executable, *map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
-
-
 def test_two_devices_train_as_one_and_one_goes_on_where_two_stopped(tmp_path):
-    process = in_own_process("-c", TWO_DEVICES, tmp_path / "two")
+    environment = {**os.environ, "PYTHONPATH": f"{jobs.ROOT}:{jobs.ROOT / 'tests'}"}
+    command = [sys.executable, "-c", TWO_DEVICES, tmp_path / "two"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     epochs = {"supair": 6, "air": 3}
     one = {name: train_tiny(tmp_path / "one", name, epochs[name]) for name in epochs}
     error = process.communicate()[1]
@@ -73,26 +68,9 @@ def test_two_devices_train_as_one_and_one_goes_on_where_two_stopped(tmp_path):
         assert np.ptp(two[:, 1]) > 1  # it learns
 
 
-@pytest.fixture
-def squares(tmp_path) -> Path:
-    scenes = tiny.scenes(64)
-    np.savez(tmp_path / "squares.npz", images=scenes.images[:], counts=scenes.counts)
-    return tmp_path / "squares.npz"
-
-
-def test_two_machines_train_as_one_and_end_together(tmp_path, squares):
-    options = "--side 12 --patch-size 6 --max-objects 2 --batch-size 8 --no-xla".split()
-    options = ["train", "--images", str(squares), *options]
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind(("localhost", 0))
-        addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
-    workers = []
-    for index in range(2):
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        command = ["-m", "supair", *options, "--output", tmp_path / "two", "--steps", "100000"]
-        workers.append(in_own_process(*command, TF_CONFIG=json.dumps(config)))
+def test_two_machines_train_as_one_and_end_together(tmp_path):
+    command = jobs.write_squares(tmp_path)
+    workers = jobs.start_team([*command, "--output", str(tmp_path / "two"), "--steps", "100000"])
     log = tmp_path / "two" / "log.jsonl"
     while not (log.exists() and len(log.read_text().splitlines()) > 2) and workers[0].poll() is None:
         time.sleep(0.1)
@@ -103,7 +81,7 @@ def test_two_machines_train_as_one_and_end_together(tmp_path, squares):
 
     last = int(curve(tmp_path / "two")[-1, 0]) + 100  # alone, from where they stopped
     for name in ("one", "two"):
-        assert __main__.main([*options, "--output", str(tmp_path / name), "--steps", str(last)]) == 0
+        assert __main__.main([*command, "--output", str(tmp_path / name), "--steps", str(last)]) == 0
     one, two = (curve(tmp_path / name) for name in ("one", "two"))
     np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-2)
     assert one[-1, 1] > one[0, 1] + 10
@@ -127,8 +105,8 @@ def test_what_cannot_be_shared_is_refused(tmp_path):
     assert choose_strategy() is None  # one CPU device
 
 
-def test_a_broken_tf_config_is_refused(monkeypatch, tmp_path, squares):
+def test_a_broken_tf_config_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 3}}')
     with pytest.raises(TrainingError, match="TF_CONFIG"):
-        __main__.main(["train", "--images", str(squares), "--output", str(tmp_path / "run")])
+        __main__.main([*jobs.write_squares(tmp_path), "--output", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
