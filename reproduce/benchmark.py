@@ -7,7 +7,7 @@
 Prints for SuPAIR (batch 256) and AIR (batch 64) the median time of a training step, the time to compile it, peak memory
 with the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and
 the step's share of it; an epoch of both at the same batches; then how SuPAIR's step grows with batch, scene side and
-number of steps.  Every case runs in a process of its own.
+number of steps, as numbers and as a figure.  Every case runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -141,12 +141,35 @@ def show(result: dict) -> dict:
     return result
 
 
+def draw(growth: dict[str, list[dict]]):
+    """Time of a step and peak memory against batch, side and number of steps, all axes logarithmic."""
+    from matplotlib.figure import Figure  # not in the processes that measure memory
+
+    names = {"batch": "scenes in a batch", "side": "scene side, pixels", "steps": "steps, N_max"}
+    values = {"step_ms": "ms a training step", "peak_rss_mb": "peak memory, MB"}
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    panels = figure.subplots(len(values), len(growth), sharex="col", sharey="row", squeeze=False)
+    for column, (name, results) in zip(panels.T, growth.items()):
+        for panel, value in zip(column, values):
+            panel.loglog([result[name] for result in results], [result[value] for result in results], "o-")
+            panel.grid(alpha=0.3)
+        column[-1].set_xlabel(names[name])
+        column[-1].set_xticks([result[name] for result in results], [str(result[name]) for result in results])
+        column[-1].minorticks_off()
+    for panel, value in zip(panels[:, 0], values.values()):
+        panel.set_ylabel(value)
+        panel.yaxis.set_major_formatter("{x:.0f}")
+        panel.yaxis.set_minor_formatter("")
+    return figure
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
     parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes, for both models")
     parser.add_argument("--together", type=_setup.positive, metavar="N", help="also time SuPAIR with N seeds in one step")
     parser.add_argument("--seconds", type=float, default=15, metavar="S", help="how long to time each case (default: 15)")
-    _setup.add_json(parser, "the figures")
+    _setup.add_json(parser, "the numbers")
+    _setup.add_output(parser)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     _setup.add_places(parser)
     return parser.parse_args(argv)
@@ -192,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\n{name:>8}{'ms/step':>10}{'scenes/s':>10}{'peak MB':>9}")
             for result in results:
                 print(f"{result[name]:>8}{result['step_ms']:>10.1f}{result['scenes_per_s']:>10.0f}{result['peak_rss_mb']:>9.0f}")
+        _setup.save_figure(draw(growth), arguments.output / "growth")
     if arguments.json:
         figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "air": air}
         figures |= {"epochs": epochs, "together": together, "growth": growth}

@@ -17,6 +17,7 @@ from supair.config import (
     paper_model,
     robust_model,
 )
+from supair.distribution import choose_strategy
 from supair.model import Elbo, Evaluation, SuPAIR
 from supair.scenes import InMemoryScenes
 from supair.training import Convergence, Run, TrainingError, train
@@ -35,6 +36,7 @@ __all__ = [
     "TrainingError",
     "WarmUp",
     "background_spn",
+    "choose_strategy",
     "object_spn",
     "paper_model",
     "robust_model",
