@@ -142,24 +142,26 @@ def show(result: dict) -> dict:
 
 
 def draw(growth: dict[str, list[dict]]):
-    """Time of a step and peak memory against batch, side and number of steps, all axes logarithmic."""
+    """Time of a step (logarithmic) and peak memory against batch, side and number of steps."""
     from matplotlib.figure import Figure  # not in the processes that measure memory
 
     names = {"batch": "scenes in a batch", "side": "scene side, pixels", "steps": "steps, N_max"}
-    values = {"step_ms": "ms a training step", "peak_rss_mb": "peak memory, MB"}
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    panels = figure.subplots(len(values), len(growth), sharex="col", sharey="row", squeeze=False)
-    for column, (name, results) in zip(panels.T, growth.items()):
-        for panel, value in zip(column, values):
-            panel.loglog([result[name] for result in results], [result[value] for result in results], "o-")
+    panels = figure.subplots(2, len(growth), sharex="col", sharey="row", squeeze=False)
+    for (above, below), (name, results) in zip(panels.T, growth.items()):
+        sizes = [result[name] for result in results]
+        above.loglog(sizes, [result["step_ms"] for result in results], "o-")
+        below.plot(sizes, [result["peak_rss_mb"] for result in results], "o-")
+        for panel in (above, below):
             panel.grid(alpha=0.3)
-        column[-1].set_xlabel(names[name])
-        column[-1].set_xticks([result[name] for result in results], [str(result[name]) for result in results])
-        column[-1].minorticks_off()
-    for panel, value in zip(panels[:, 0], values.values()):
-        panel.set_ylabel(value)
-        panel.yaxis.set_major_formatter("{x:.0f}")
-        panel.yaxis.set_minor_formatter("")
+        below.set_xlabel(names[name])
+        below.set_xticks(sizes, [str(size) for size in sizes])
+        below.minorticks_off()
+    above, below = panels[:, 0]
+    above.set_ylabel("ms a training step")
+    above.yaxis.set_major_formatter("{x:.0f}")
+    below.set_ylabel("peak memory, MB")
+    below.set_ylim(bottom=0)
     return figure
 
 
