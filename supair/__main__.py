@@ -10,9 +10,9 @@ uint8 or floating point in [0, 1].
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 import os
 import signal
@@ -20,16 +20,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from supair.config import ConfigError, ModelConfig, TrainingConfig, WarmUp, background_spn, object_spn
 from supair.detection import check_output, detect, write_results
-from supair.distribution import choose_strategy
+from supair.distribution import Team, choose_strategy
 from supair.images import FITS, Images, Preparation, read_images, suggest_variances
 from supair.metrics import count_accuracy
 from supair.model import SuPAIR
 from supair.saved import load_model
 from supair.scenes import InMemoryScenes
-from supair.training import Interrupted, Run, TrainingError
+from supair.training import Interrupted, Run, TrainingError, run_configuration
 
 LARGEST_SIDE = 100  # pixels; a scene of this side takes four times as long as the paper's
 LEAST_EPOCH = 50  # steps; a set that has fewer is gone through several times an epoch
@@ -43,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     output = arguments.output
-    strategy = choose_strategy() if arguments.distribute or os.environ.get("TF_CONFIG") else None
     if output.is_dir() and any(output.iterdir()) and not (output / "config.json").exists():
         raise ConfigError(f"--output {output}: holds other files than a run's; choose a new or empty folder")
     images = read_images(arguments.images, arguments.array)
@@ -80,11 +80,14 @@ def train(arguments: argparse.Namespace) -> int:
         "preparation": dataclasses.asdict(preparation),
         "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes.tobytes()).hexdigest()},
     }
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    strategy = choose_strategy() if arguments.distribute or os.environ.get("TF_CONFIG") else tf.distribute.get_strategy()
+    Team(strategy).require_same("options or images", json.dumps(run_configuration(config, training, identity)))
+    with strategy.scope():
         model = SuPAIR(config, arguments.seed)
     with Run(output, model, training, data, identity, arguments.xla, strategy) as run:
         if run.team.is_chief:
-            print(summary + f"\n{run.team.size} devices share every batch" * (run.team.size > 1), flush=True)
+            shared = f"\ndevices that share every batch: {run.team.size}" if arguments.distribute or run.team.size > 1 else ""
+            print(summary + shared, flush=True)
         run.train(epochs, description=str(output))
         if not run.team.is_chief:
             return 0

@@ -13,7 +13,6 @@ import fcntl
 import functools
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from supair import metrics
 from supair.air import AIR
 from supair.config import ConfigError, TrainingConfig, TrainingError
-from supair.distribution import Team
+from supair.distribution import Team, first_line
 from supair.hardware import has_gpu
 from supair.model import SuPAIR
 from supair.together import Together, stack, unstack
@@ -349,15 +348,13 @@ class Run:
         self._alone: _Group | None = None
         # Training seconds so far, and the sum of the ELBOs since the last log line.
         self._clock, self._elbo_sum = (tf.Variable(0.0, dtype=tf.float64, trainable=False) for _ in range(2))
-        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
+        with self.team.scope():
             self.optimizer = Optimizer(self.model, self.config)
         config = run_configuration(self.model.config, self.config, self.identity)
         if self.team.is_chief:
             self._claim_directory(config)
             self._restore()
-        checksum = zlib.crc32(json.dumps(config).encode())
-        if self.team.agree(checksum) != checksum:
-            raise TrainingError(f"{self.directory}: another configuration or other images than the chief's")
+        self.team.require_same("configurations or images", json.dumps(config))
         variables = [*self.model.variables, *self.optimizer.variables]
         self.team.share([variable.value for variable in variables])
 
@@ -485,7 +482,7 @@ class Run:
                 raise TrainingError(f"log.jsonl lacks lines up to step {self.last_logged(self.step)}")
         except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
             raise TrainingError(
-                f"{self.directory}: its checkpoint or log is damaged ({_first_line(error)}); delete the directory to start again"
+                f"{self.directory}: its checkpoint or log is damaged ({first_line(error)}); delete the directory to start again"
             ) from None
         text = text_of(kept)
         try:
@@ -509,7 +506,7 @@ class Run:
         try:
             yield
         except tf.errors.OpError as error:
-            raise TrainingError(f"{self.directory}: {_first_line(error)}") from None
+            raise TrainingError(f"{self.directory}: {first_line(error)}") from None
 
     def save(self) -> None:
         if not self.team.is_chief:
@@ -517,7 +514,7 @@ class Run:
         try:
             self._manager.save(checkpoint_number=self.step)
         except (tf.errors.OpError, OSError) as error:
-            raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({_first_line(error)})") from None
+            raise TrainingError(f"{self.directory}: the checkpoint cannot be written ({first_line(error)})") from None
 
 
 def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, description: str = "") -> None:
@@ -538,11 +535,14 @@ def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, 
         runs are done; a line for each of them.  A run's last checkpoint is kept.
     """
     for run in runs[1:]:
-        if run.strategy or runs[0].strategy:
+        if run.team.strategy or runs[0].team.strategy:
             raise ConfigError("expected one run at a time under a strategy of tf.distribute, found several")
         same = dataclasses.replace(run.config, seed=runs[0].config.seed) == runs[0].config and run.data is runs[0].data
         if not same or run.compiled != runs[0].compiled:
             raise ConfigError(f"expected runs of one configuration on the same data, found others in {run.directory}")
+    for run in runs:
+        run.team.check_context()
+        run.team.require_same("numbers of epochs or steps", f"{epochs} {convergence} {run.compiled}")
     unfinished = [run for run in runs if not run.finished(run.step, epochs, convergence)]
     failures: list[str] = []
     with _noted_signals() as signals:
@@ -553,7 +553,7 @@ def train(runs: list[Run], epochs: int, convergence: Convergence | None = None, 
                 group.train(epochs, convergence, description, signals, failures)
             except tf.errors.OpError as error:
                 hint = "; train fewer seeds together" if isinstance(error, tf.errors.ResourceExhaustedError) else ""
-                failures.append(f"{', '.join(str(run.directory) for run in together)}: {_first_line(error)}{hint}")
+                failures.append(f"{', '.join(str(run.directory) for run in together)}: {first_line(error)}{hint}")
             except Interrupted:
                 print(*failures, sep="\n", end="\n" * bool(failures), file=sys.stderr)
                 raise
@@ -631,21 +631,22 @@ class _Group:
         )
         with bar:
             self._each(lambda member, run: run.start())
-            self._end_if_asked()
+            if self._asked():
+                raise self._interrupted()
             while self.going:
                 self._train_epoch(bar)
                 finished = [k for k in self.going if self.runs[k].finished(self.step, epochs, convergence)]
                 self._save(finished)
                 self.going = [k for k in self.going if k not in finished]
-        self._end_if_asked()
+        if self._asked():
+            raise self._interrupted()
 
     def _asked(self) -> bool:
         """Whether this process or another one of the team has been asked to end."""
         return self.team.any(bool(self._signals))
 
-    def _end_if_asked(self) -> None:
-        if self._asked():
-            raise Interrupted(f"stopped at step {self.step}, which is saved", (self._signals or SIGNALS)[0])
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"stopped at step {self.step}, which is saved", (self._signals or SIGNALS)[0])
 
     def _steps(self, step: int, number: int) -> tuple[np.ndarray, float]:
         """Make training steps; returns their ELBOs [step, member], and the seconds they took."""
@@ -670,14 +671,16 @@ class _Group:
             self._each(lambda member, run: run.note(step, elbos[:, member], seconds))  # noqa: B023 (called at once)
             bar.update(number)
             logged = self.step == self.runs[0].last_logged(self.step)
-            if logged or self._asked():
+            if logged:
                 self._require_finite_weights()
-            if logged and self.going:
                 self._write_logs(self.runs[0].last_logged(step), bar)
-            if self._asked() or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS):
+            asked = self._asked()
+            if asked or (logged and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS):
+                self._require_finite_weights()
                 self._save(self.going)
                 self._saved_at = time.monotonic()
-            self._end_if_asked()
+            if asked:
+                raise self._interrupted()
 
     def _each(self, action, members: list[int] | None = None) -> None:
         """Do something for every run that is going, or for some of them; those for which it fails end here."""
@@ -685,6 +688,8 @@ class _Group:
             try:
                 action(member, self.runs[member])
             except TrainingError as error:
+                if self.team.has_others:  # they go on as if nothing had happened, so this process has to end
+                    raise
                 self._failures.append(str(error))
                 self.going.remove(member)
 
@@ -702,7 +707,7 @@ class _Group:
         self._each(require)
 
     def _write_logs(self, previous: int, bar: tqdm) -> None:
-        if not self.team.is_chief:
+        if not self.team.is_chief or not self.going:
             return
         step = self.step
         if step % self.steps_per_epoch:
@@ -752,15 +757,7 @@ def load_weights(model: SuPAIR | AIR, directory: Path) -> None:
     except TrainingError:
         raise
     except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
-        raise TrainingError(f"{latest}: does not fit the model, or is damaged ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, without TensorFlow's internal prefixes."""
-    message = str(error).strip() or type(error).__name__
-    if message.startswith("Graph execution error"):  # then come places in the code, and then what went wrong
-        message = message.split("\n\n")[-1]
-    return re.sub(r"^\{\{.*?\}\} ", "", message.splitlines()[0])[:200]
+        raise TrainingError(f"{latest}: does not fit the model, or is damaged ({first_line(error)})") from None
 
 
 def run_configuration(model: Any, training: TrainingConfig, identity: dict[str, Any]) -> dict[str, Any]:

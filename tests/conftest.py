@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import hypothesis
 import pytest
 import table2
 import tiny
@@ -10,6 +11,9 @@ import data
 from reproduce import experiments, runs
 from supair import paper_model
 from supair.config import AirConfig
+
+hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same every time")
 
 
 @pytest.fixture

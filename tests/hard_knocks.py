@@ -644,15 +644,18 @@ def lost_machine(folder: Path, rng: random.Random, number: int = 4) -> str:
     log = folder / "two/log.jsonl"
     reached = 0
     for index in range(number):
-        team = jobs.start_team([*command, "--output", str(folder / "two"), "--steps", "1000000"])
-        before = len(log.read_text().splitlines()) if log.exists() else 0
-        while all(one.poll() is None for one in team) and (not log.exists() or len(log.read_text().splitlines()) <= before):
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 2))
-        killed, left = team[index % 2], team[1 - index % 2]
-        killed.kill()
-        began = time.monotonic()
-        error = left.communicate(timeout=120)[1]
+        lines = len(log.read_text().splitlines()) if log.exists() else 0
+        options = ["--output", str(folder / "two"), "--steps", "1000000"]
+        with jobs.team([*command, *options], checkpoint_seconds=0) as team:
+            jobs.wait_for_lines(log, lines + 1, team)
+            time.sleep(rng.uniform(0, 2))
+            killed, left = team[index % 2], team[1 - index % 2]
+            killed.kill()
+            began = time.monotonic()
+            try:
+                error = left.communicate(timeout=120)[1]
+            except subprocess.TimeoutExpired:
+                raise Failure("the other has not ended after two minutes") from None
         last = error.strip().splitlines()[-1]
         require(left.returncode == 1 and last.startswith("error: ") and "Traceback" not in error, f"{left.returncode} {error}")
         outcomes.append(f"{time.monotonic() - began:.1f} s")

@@ -1,5 +1,6 @@
 """Functions for a process of their own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,13 +14,7 @@ import numpy as np
 import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
-# `python -m supair`, with a checkpoint at every line of the log.
-SUPAIR = """
-import runpy
-from supair import training
-training.CHECKPOINT_SECONDS = 0
-runpy.run_module("supair", run_name="__main__")
-"""
+TEAM_SECONDS = 240  # in which machines have to have done what a test waits for
 
 
 def signal_self(number: int) -> None:
@@ -34,21 +29,40 @@ def deaf(path) -> None:
     time.sleep(60)
 
 
-def start_team(command: list[str], size: int = 2) -> list[subprocess.Popen]:
-    """The same command of ours, in a process for each of several machines of TF_CONFIG, which are all this one."""
-    sockets = [socket.socket() for _ in range(size)]
-    for one in sockets:
-        one.bind(("localhost", 0))
-    addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
+@contextlib.contextmanager
+def team(command: list[str], size: int = 2, checkpoint_seconds: float = 60):
+    """The same command of ours, in a process for each of several machines of TF_CONFIG, which are all this one.
+
+    Yields the processes, and kills what is left of them at the end.
+    """
+    supair = f"import runpy; from supair import training; training.CHECKPOINT_SECONDS = {checkpoint_seconds}; "
+    supair += "runpy.run_module('supair', run_name='__main__')"
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(size)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
     processes = []
-    for index in range(size):
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        process = [sys.executable, "-c", SUPAIR, *command]
-        processes.append(subprocess.Popen(process, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
-    return processes
+    try:
+        for index in range(size):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment = {**os.environ, "TF_CONFIG": json.dumps(config), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            process = [sys.executable, "-c", supair, *command]
+            processes.append(subprocess.Popen(process, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_for_lines(log: Path, number: int, processes: list[subprocess.Popen]) -> None:
+    """Until a log has so many lines, or a process has ended."""
+    end = time.monotonic() + TEAM_SECONDS
+    while not (log.exists() and len(log.read_text().splitlines()) >= number) and time.monotonic() < end:
+        if any(process.poll() is not None for process in processes):
+            return
+        time.sleep(0.05)
 
 
 def write_squares(folder: Path) -> list[str]:
