@@ -19,6 +19,7 @@ from supair.config import AirConfig
 from supair.distribution import Team
 from supair.training import read_log
 
+SMALLER = dataclasses.replace(tiny.MODEL, object=dataclasses.replace(tiny.MODEL.object, repetitions=1))  # compiles sooner
 TINY_AIR = AirConfig(scene_size=12, window_size=6, num_steps=2, lstm_units=8, hidden_units=6, head_units=3, what_size=2)
 TWO_DEVICES = """
 import sys, tensorflow as tf
@@ -34,7 +35,7 @@ for name in ("supair", "air"):
 def make_run(directory, name: str, compiled: bool = False, strategy=None) -> Run:
     config = tiny.TRAINING if name == "supair" else dataclasses.replace(tiny.TRAINING, baseline_learning_rate=1e-2)
     with Team(strategy).scope():
-        model = SuPAIR(tiny.MODEL, 3) if name == "supair" else AIR(TINY_AIR, 3)
+        model = SuPAIR(SMALLER, 3) if name == "supair" else AIR(TINY_AIR, 3)
     data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
     return Run(Path(directory) / name, model, config, data, {}, compiled, strategy)
 

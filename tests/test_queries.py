@@ -12,6 +12,7 @@ import tiny
 
 import data
 from supair import ConfigError, SuPAIR
+from supair import queries as supair_queries
 from supair.geometry import SceneParts, take_apart
 from supair.queries import complete_objects, importance_bound, inpaint, object_log_probs, sample_scenes
 from supair.saved import write_weights
@@ -81,7 +82,8 @@ def test_steps_with_spns_of_their_own_have_noise_of_their_own():
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
 
 
-def test_scenes_without_room_are_refused():
+def test_scenes_without_room_are_refused(monkeypatch):
+    monkeypatch.setattr(supair_queries, "_TRIES", 20)
     with pytest.raises(ConfigError, match="no room for up to 6 boxes"):
         sample_scenes(SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=6, scale_min=0.9, count_penalty=-9.0)), 3, (1, 2))
 
