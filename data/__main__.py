@@ -1,6 +1,6 @@
 """Make or inspect the data sets.
 
-python -m data make multi_mnist sprites     make them, if they are not there (default: all four)
+python -m data make multi_mnist sprites     make them, if they are not there (default: the paper's four)
 python -m data inspect FILE.h5 [...]        check files and say what is in them
 python -m data letters DIR                  draw JPEG files with letters, an example of images that are not the paper's
 """
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.letters import write_letters
 from data.scenes import MNIST_PATH, DataError
-from data.store import DATASETS, DEFAULT_DIRECTORY, load, path_of, read
+from data.store import DATASETS, DEFAULT_DIRECTORY, SIZES, load, path_of, read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     maker = commands.add_parser("make", help="make data sets")
-    maker.add_argument("datasets", nargs="*", metavar="DATASET", help=f"out of {', '.join(DATASETS)} (default: all)")
+    maker.add_argument("datasets", nargs="*", metavar="DATASET", help=f"out of {', '.join(SIZES)} (default: the paper's four)")
     maker.add_argument("--seed", type=int, default=0, help="decides the scenes (default: 0)")
     maker.add_argument("--directory", type=Path, default=DEFAULT_DIRECTORY, metavar="DIR", help="default: data/generated/")
     maker.add_argument("--mnist", type=Path, default=MNIST_PATH, metavar="FILE", help="the digits (default: data/mnist.npz)")

@@ -25,9 +25,9 @@ class DataError(ValueError):
 class Scenes(NamedTuple):
     """Grey levels `images / white` in [0, 1]."""
 
-    images: np.ndarray  # [scenes, 50, 50] uint8 (or float16 once there is noise)
+    images: np.ndarray  # [scenes, side, side] uint8 (or float16 once there is noise)
     counts: np.ndarray  # [scenes] uint8
-    boxes: np.ndarray  # [scenes, 2, 4] float32
+    boxes: np.ndarray  # [scenes, objects, 4] float32
     white: int
 
 
@@ -50,20 +50,24 @@ def load_mnist(path: Path | str = MNIST_PATH) -> dict[str, np.ndarray]:
     return digits
 
 
-def multi_mnist(num_scenes: int, digits: np.ndarray, rng: np.random.Generator) -> Scenes:
-    """Scenes of 0, 1 or 2 digits, each shrunk to int(28 / s) pixels, s ~ N(1.3, 0.1), and wholly inside.
+def multi_mnist(
+    num_scenes: int, digits: np.ndarray, rng: np.random.Generator, side: int = SCENE_SIZE, max_objects: int = MAX_OBJECTS
+) -> Scenes:
+    """Scenes of 0 to `max_objects` digits, each shrunk to int(28 / s) pixels, s ~ N(1.3, 0.1), and wholly inside.
 
-    Scenes in which two digits together exceed full white anywhere are drawn again, with the same count.
+    Scenes in which digits together exceed full white anywhere are drawn again, with the same count.
 
     Args:
       num_scenes: how many.
       digits: [n, 28, 28] uint8.
       rng: the source of randomness.
+      side: of a scene, in pixels.
+      max_objects: the largest count.
     """
 
     def draw(count: int):
-        sizes = np.clip((28 / rng.normal(1.3, 0.1, count)).astype(int), 1, SCENE_SIZE)
-        corners = rng.integers(0, SCENE_SIZE - sizes + 1, (2, count)).T
+        sizes = np.clip((28 / rng.normal(1.3, 0.1, count)).astype(int), 1, side)
+        corners = rng.integers(0, side - sizes + 1, (2, count)).T
         chosen = digits[rng.integers(len(digits), size=count)]
         stamps = [None] * count
         for size in np.unique(sizes):
@@ -72,7 +76,7 @@ def multi_mnist(num_scenes: int, digits: np.ndarray, rng: np.random.Generator) -
                 stamps[index] = stamp
         return stamps, corners, sizes
 
-    return _compose(num_scenes, draw, rng, white=255)
+    return _compose(num_scenes, draw, rng, 255, side, max_objects)
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -117,21 +121,21 @@ def sprites(num_scenes: int, rng: np.random.Generator) -> Scenes:
         stamps = [_SPRITES[shapes[kind], size] for kind, size in zip(rng.integers(3, size=count), sizes)]
         return stamps, corners, sizes
 
-    return _compose(num_scenes, draw, rng, white=10)
+    return _compose(num_scenes, draw, rng, 10, SCENE_SIZE, MAX_OBJECTS)
 
 
-def _compose(num_scenes: int, draw, rng: np.random.Generator, white: int) -> Scenes:
+def _compose(num_scenes: int, draw, rng: np.random.Generator, white: int, side: int, max_objects: int) -> Scenes:
     """Add up drawn stamps, and draw scenes again while any of their pixels is brighter than white."""
-    counts = rng.integers(0, MAX_OBJECTS + 1, num_scenes).astype(np.uint8)
-    images = np.zeros([num_scenes, SCENE_SIZE, SCENE_SIZE], np.uint8)
-    boxes = np.zeros([num_scenes, MAX_OBJECTS, 4], np.float32)
+    counts = rng.integers(0, max_objects + 1, num_scenes).astype(np.uint8)
+    images = np.zeros([num_scenes, side, side], np.uint8)
+    boxes = np.zeros([num_scenes, max_objects, 4], np.float32)
     for chunk in np.array_split(np.arange(num_scenes), range(_CHUNK, num_scenes, _CHUNK)):
         pending = chunk[counts[chunk] > 0]
         while len(pending):
             owner = np.repeat(np.arange(len(pending)), counts[pending])
             slot = np.concatenate([np.arange(count) for count in counts[pending]])
             stamps, corners, sizes = draw(len(owner))
-            canvas = np.zeros([len(pending), SCENE_SIZE, SCENE_SIZE], np.uint16)
+            canvas = np.zeros([len(pending), side, side], np.uint16)
             for scene, stamp, left, top, size in zip(owner, stamps, *corners.T, sizes):
                 canvas[scene, top : top + size, left : left + size] += stamp
             images[pending] = np.minimum(canvas, 255)

@@ -21,23 +21,20 @@ FORMAT_VERSION = 1
 LEFT_SECONDS = 3600  # after which nobody is writing to an unfinished file any more
 DEFAULT_DIRECTORY = Path(__file__).parent / "generated"
 
+DATASETS = ("multi_mnist", "sprites", "noisy_mnist", "grid_mnist")  # the paper's
+# Multi-MNIST with other scenes, which are not in the paper: side in pixels and largest count.
+OTHER_SCENES = {"multi_mnist_3": (50, 3), "multi_mnist_80": (80, 4)}
 # (training scenes, test scenes); the code's split of Multi-MNIST, 80/20 of 50,000 for Sprites
-SIZES = {
-    "multi_mnist": (60_000, 10_000),
-    "sprites": (40_000, 10_000),
-    "noisy_mnist": (60_000, 10_000),
-    "grid_mnist": (60_000, 10_000),
-}
-DATASETS = tuple(SIZES)
+SIZES = {name: (40_000 if name == "sprites" else 60_000, 10_000) for name in (*DATASETS, *OTHER_SCENES)}
 
 
 @dataclass(frozen=True)
 class SceneFile:
     """One part ("train" or "test") of a data set file; images are read as they are needed."""
 
-    images: h5py.Dataset  # [scenes, 50, 50]
+    images: h5py.Dataset  # [scenes, side, side]
     counts: np.ndarray  # [scenes] int64
-    boxes: np.ndarray  # [scenes, 2, 4] float32: left, top, width, height in pixels, zero beyond the count
+    boxes: np.ndarray  # [scenes, objects, 4] float32: left, top, width, height in pixels, zero beyond the count
     white: int
     checksum: str  # of the whole file's content
 
@@ -55,13 +52,13 @@ def make(dataset: str, seed: int, sizes: tuple[int, int] | None = None, mnist: P
     Noisy- and Grid-MNIST are the Multi-MNIST scenes of the same seed with a background.
 
     Args:
-      dataset: one of `DATASETS`.
+      dataset: one of `DATASETS` or `OTHER_SCENES`.
       seed: decides everything.
       sizes: numbers of training and test scenes instead of the paper's.
       mnist: the digits to use.
     """
     if dataset not in SIZES:
-        raise DataError(f"expected a data set out of {', '.join(DATASETS)}, found {dataset!r}")
+        raise DataError(f"expected a data set out of {', '.join(SIZES)}, found {dataset!r}")
     if seed < 0:
         raise DataError(f"expected a seed of at least 0, found {seed}")
     digits = load_mnist(mnist) if dataset != "sprites" else {}
@@ -71,7 +68,10 @@ def make(dataset: str, seed: int, sizes: tuple[int, int] | None = None, mnist: P
             raise DataError(f"expected at least one scene in every part, found {size}")
         rng = np.random.default_rng([seed, index])
         background_rng = np.random.default_rng([seed, index, 1])
-        scenes = sprites(size, rng) if dataset == "sprites" else multi_mnist(size, digits[f"x_{part}"], rng)
+        if dataset == "sprites":
+            scenes = sprites(size, rng)
+        else:
+            scenes = multi_mnist(size, digits[f"x_{part}"], rng, *OTHER_SCENES.get(dataset, ()))
         if dataset == "noisy_mnist":
             scenes = noisy(scenes, background_rng)
         if dataset == "grid_mnist":
@@ -226,6 +226,6 @@ def load(
 def path_of(dataset: str, seed: int, directory: Path | str, sizes: tuple[int, int] | None = None) -> Path:
     """Where `load` keeps a data set."""
     if dataset not in SIZES:
-        raise DataError(f"expected a data set out of {', '.join(DATASETS)}, found {dataset!r}")
+        raise DataError(f"expected a data set out of {', '.join(SIZES)}, found {dataset!r}")
     suffix = "" if sizes is None or tuple(sizes) == SIZES[dataset] else f"-{sizes[0]}-{sizes[1]}"
     return Path(directory) / f"{dataset}-seed{seed}{suffix}.h5"

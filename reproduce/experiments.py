@@ -58,6 +58,8 @@ TITLES = {
     "sprites": "Sprites",
     "noisy_mnist": "Noisy-MNIST",
     "grid_mnist": "Grid-MNIST",
+    "multi_mnist_3": "Multi-MNIST, 0-3 digits, N_max 4",
+    "multi_mnist_80": "80 × 80 pixels, 0-4 digits, N_max 6",
     **{name: model.title for name, model in MODELS.items()},
 }
 RECIPES = ("paper", "robust")  # as the paper trains, and so that more seeds learn

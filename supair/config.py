@@ -256,17 +256,20 @@ class TrainingConfig:
 
 PAPER_EPOCHS = 20  # the length of the runs in Figure 5 (code)
 
-# (object variances, background variances) that the code uses for each data set.
-_VARIANCES = {
-    "multi_mnist": ((0.12, 0.35), (0.002, 0.12)),
-    "sprites": ((0.12, 0.35), (0.002, 0.16)),
-    "noisy_mnist": ((0.25, 0.35), (0.002, 0.06)),
-    "grid_mnist": ((0.12, 0.35), (0.002, 0.12)),
+# What differs between data sets: the variances of object and background model (code), and for scenes that are not the
+# paper's (`data.OTHER_SCENES`) their side and N_max.
+_DIFFERENCES = {
+    "multi_mnist": ((0.12, 0.35), (0.002, 0.12), {}),
+    "sprites": ((0.12, 0.35), (0.002, 0.16), {}),
+    "noisy_mnist": ((0.25, 0.35), (0.002, 0.06), {}),
+    "grid_mnist": ((0.12, 0.35), (0.002, 0.12), {}),
+    "multi_mnist_3": ((0.12, 0.35), (0.002, 0.12), {"num_steps": 4}),
+    "multi_mnist_80": ((0.12, 0.35), (0.002, 0.12), {"num_steps": 6, "scene_size": 80}),
 }
 
 
 def paper_model(dataset: str, structure: str = "random", background: bool = True) -> ModelConfig:
-    """The paper's settings for one of its four data sets.
+    """The paper's settings for one of its four data sets, or for one of `data.OTHER_SCENES`.
 
     Args:
       dataset: which.
@@ -276,11 +279,12 @@ def paper_model(dataset: str, structure: str = "random", background: bool = True
     Raises:
       ConfigError: for any other name.
     """
-    _require(dataset in _VARIANCES, f"a data set out of {', '.join(_VARIANCES)}", dataset)
-    object_variances, background_variances = _VARIANCES[dataset]
+    _require(dataset in _DIFFERENCES, f"a data set out of {', '.join(_DIFFERENCES)}", dataset)
+    object_variances, background_variances, fields = _DIFFERENCES[dataset]
     return ModelConfig(
         object=object_spn(*object_variances, structure=structure),
         background=background_spn(*background_variances, structure=structure) if background else None,
+        **fields,
     )
 
 

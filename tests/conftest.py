@@ -27,8 +27,8 @@ def small(monkeypatch, tmp_path):
             tiny.MODEL, scene_size=50, patch_size=28, num_steps=3, background=paper_model(self.dataset).background
         )
 
-    monkeypatch.setattr(data.store, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
-    monkeypatch.setattr(experiments, "SIZES", dict.fromkeys(data.DATASETS, (300, 50)))
+    monkeypatch.setattr(data.store, "SIZES", dict.fromkeys(data.SIZES, (300, 50)))
+    monkeypatch.setattr(experiments, "SIZES", dict.fromkeys(data.SIZES, (300, 50)))
     monkeypatch.setattr(experiments.Experiment, "model_config", model_config)
     for module in (runs, table2):
         monkeypatch.setattr(module, "RECORDED", tmp_path / "results")

@@ -10,6 +10,7 @@ import fig6_noise
 import numpy as np
 import pytest
 import record
+import seeds
 import table2
 from matplotlib.figure import Figure
 
@@ -109,6 +110,24 @@ def test_figure_5_from_recorded_runs(unchecked, tmp_path, monkeypatch, capsys):
     axes = fig5_learning.draw(curves, "epochs", single=False).axes[1]
     line = [line for line in axes.lines if line.get_label() == "SuPAIR (1 seed)"][0]
     assert line.get_xdata().tolist() == [1, 20] and line.get_ydata().tolist() == [50, 50]
+
+
+def test_every_seed_has_a_line_and_is_counted(unchecked, tmp_path, monkeypatch, capsys):
+    """Two runs that ended, one of them below the goal, and one that is under way and stands at it."""
+    monkeypatch.setattr(runs, "RECORDED", tmp_path)
+    for seed, accuracy, last in ((0, 0.98, 20), (3, 0.5, 20), (4, 0.97, 7)):
+        write_log(tmp_path / f"supair/grid_mnist/robust/seed{seed}", accuracy=accuracy, epochs=(1, last), train_seconds=60 + seed)
+    write_log(tmp_path / "supair/multi_mnist/paper/seed0", epochs=(1, 11))
+    assert seeds.main(["--recorded", "--output", str(tmp_path / "out")]) == 0
+    found = capsys.readouterr().out
+    assert (
+        "SuPAIR, robust, Grid-MNIST: 2 of 20 runs at epoch 20; 2 seeds reached 97.0 %, not 3 (50.0); "
+        "at the end 50.0 to 98.0 %, mean 74.0; 2 passed 97%, in the median after 62 s (1.0 epochs)\n"
+    ) in found
+    assert "SuPAIR, Multi-MNIST: 0 of 20 runs at epoch 10; 0 seeds reached 97.5 %\n" in found  # epoch 11 is too late
+    assert "SuPAIR, robust, Sprites: no run yet" in found and (tmp_path / "out/seeds.pdf").exists()
+    assert seeds.main(["--recorded", "--datasets", "sprites", "--output", str(tmp_path / "out")]) == 1
+    assert "nothing to draw" in capsys.readouterr().err
 
 
 def test_figure_4_shows_the_boxes_of_the_log(unchecked, small, tmp_path, monkeypatch):

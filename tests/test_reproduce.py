@@ -19,6 +19,7 @@ import fig6_noise
 import pytest
 import queries
 import record
+import seeds
 import table1
 import table2
 
@@ -29,7 +30,7 @@ from reproduce.runs import Result, final_result, result_at
 from supair import Convergence
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark, errors, queries, digits]
+SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark, errors, queries, digits, seeds]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda module: module.__name__)
