@@ -9,9 +9,21 @@ from typing import NamedTuple
 
 from data import SIZES
 from supair.air import AIR
-from supair.config import AIR_EPOCHS, AirConfig, ModelConfig, TrainingConfig, air_training, paper_model, robust_air, robust_model
+from supair.config import (
+    AIR_EPOCHS,
+    AirConfig,
+    ModelConfig,
+    TrainingConfig,
+    air_training,
+    paper_model,
+    robust_air,
+    robust_model,
+    robust_training,
+)
 from supair.model import SuPAIR
 from supair.training import Convergence
+
+RECIPES = ("paper", "robust")  # as the paper trains, and so that more seeds learn
 
 
 class Model(NamedTuple):
@@ -20,7 +32,7 @@ class Model(NamedTuple):
     title: str
     build: type  # called with a configuration and a seed
     recipes: dict[str, Callable[[str], ModelConfig | AirConfig]]  # configurations by the data set's name
-    training: Callable[[int], TrainingConfig]  # by the seed
+    training: dict[str, Callable[[int], TrainingConfig]]  # by the recipe, and the seed
     convergence: Convergence  # when a run counts as converged
     # For estimates of time: the epoch at which a run usually has converged, and the GFLOP of a large matrix product
     # that take as long as a training step (benchmark.py on two CPU cores).
@@ -33,7 +45,8 @@ def _supair(title: str, step_gflop: float, robust: bool = False, fields: dict | 
     recipes = {"paper": lambda dataset: dataclasses.replace(paper_model(dataset, **changes), **(fields or {}))}
     if robust:
         recipes["robust"] = lambda dataset: dataclasses.replace(robust_model(dataset), **(fields or {}))
-    return Model(title, SuPAIR, recipes, lambda seed: TrainingConfig(seed=seed), Convergence(), 45, step_gflop)
+    training = {"paper": lambda seed: TrainingConfig(seed=seed), "robust": robust_training}
+    return Model(title, SuPAIR, recipes, training, Convergence(), 45, step_gflop)
 
 
 MODELS = {
@@ -47,7 +60,7 @@ MODELS = {
         "AIR",
         AIR,
         {"paper": lambda dataset: AirConfig(), "robust": lambda dataset: robust_air()},
-        air_training,
+        dict.fromkeys(RECIPES, air_training),
         Convergence(window=10, max_epochs=AIR_EPOCHS),
         60,
         5.0,
@@ -62,7 +75,6 @@ TITLES = {
     "multi_mnist_80": "80 × 80 pixels, 0-4 digits, N_max 6",
     **{name: model.title for name, model in MODELS.items()},
 }
-RECIPES = ("paper", "robust")  # as the paper trains, and so that more seeds learn
 PAPER_SEEDS = (0, 1, 2, 3, 4)  # five runs of everything, as in the paper
 
 
@@ -142,7 +154,7 @@ class Experiment:
         return MODELS[self.model].recipes[self.recipe](self.dataset)
 
     def training_config(self) -> TrainingConfig:
-        return MODELS[self.model].training(self.seed)
+        return MODELS[self.model].training[self.recipe](self.seed)
 
     @property
     def steps_per_epoch(self) -> int:

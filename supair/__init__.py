@@ -16,6 +16,7 @@ from supair.config import (
     object_spn,
     paper_model,
     robust_model,
+    robust_training,
 )
 from supair.distribution import choose_strategy
 from supair.model import Elbo, Evaluation, SuPAIR
@@ -40,5 +41,6 @@ __all__ = [
     "object_spn",
     "paper_model",
     "robust_model",
+    "robust_training",
     "train",
 ]

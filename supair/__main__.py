@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from supair.config import ConfigError, ModelConfig, TrainingConfig, WarmUp, background_spn, object_spn
+from supair.config import ConfigError, ModelConfig, TrainingConfig, WarmUp, background_spn, object_spn, robust_training
 from supair.detection import check_output, detect, write_results
 from supair.distribution import Team, choose_strategy
 from supair.images import FITS, Images, Preparation, read_images, suggest_variances
@@ -64,7 +64,8 @@ def train(arguments: argparse.Namespace) -> int:
     of_object = arguments.object_variance or suggested.object
     of_background = arguments.background_variance or suggested.background
     config = dataclasses.replace(config, object=object_spn(*of_object), background=background_spn(*of_background))
-    training = TrainingConfig(seed=arguments.seed, batch_size=arguments.batch_size)
+    training = robust_training(arguments.seed) if arguments.recipe == "robust" else TrainingConfig(seed=arguments.seed)
+    training = dataclasses.replace(training, batch_size=arguments.batch_size)
     data = _split(scenes, None if preparation.fit == "tile" else images.counts, training)
     steps_per_epoch, held_out = len(data["train"]) // training.batch_size, len(data["test"])
     epochs = -(-arguments.steps // steps_per_epoch)
@@ -199,7 +200,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     trainer.add_argument("--batch-size", type=int, default=256, metavar="N", help="scenes a step (default: 256)")
     trainer.add_argument("--seed", type=int, default=0, help="decides weights, structures, order and noise (default: 0)")
     trainer.add_argument(
-        "--recipe", choices=("robust", "paper"), default="robust", help="with a warm-up, or without (default: robust)"
+        "--recipe",
+        choices=("robust", "paper"),
+        default="robust",
+        help="with a warm-up and averaged weights, or without (default: robust)",
     )
     trainer.add_argument(
         "--distribute", action="store_true",

@@ -177,8 +177,8 @@ class Team:
 
         Args:
           gradients: (images, step, noise) -> those of the mean loss by all variables, and the mean ELBO.
-          optimizer: sums gradients over the devices before it applies them, as those of Keras do.
-          variables: the trainable ones.
+          optimizer: the run's; Adam sums gradients over the devices before it applies them.
+          variables: the model's trainable ones.
           batch_size: scenes in a step, all devices' together.
           compiled: whether to compile with XLA; sums over devices and the optimizer's step are not.
         """
@@ -193,17 +193,20 @@ class Team:
         def of_device(images, noise, apply):
             context = tf.distribute.get_replica_context()
             start = context.replica_id_in_sync_group * share
-            weights = [tf.convert_to_tensor(variable.value) for variable in variables]
+            weights = [tf.convert_to_tensor(weight.value) for weight in optimizer.weights]
             step = tf.convert_to_tensor(optimizer.iterations.value)
             by_weight, elbo = of_weights(weights, images[start : start + share], noise[start : start + share], step)
             if not apply:
                 return elbo
             # None is the gradient of what is not used, an LSTM's recurrent kernel if there is one step.
-            optimizer.apply([None if gradient is None else gradient / self.size for gradient in by_weight], variables)
+            optimizer.apply([None if gradient is None else gradient / self.size for gradient in by_weight])
             return context.all_reduce("MEAN", elbo)
 
         def step(images, noise, apply: bool = True):
             elbos = strategy.experimental_local_results(strategy.run(of_device, (images, noise, apply)))
+            if apply:
+                with tf.control_dependencies(elbos):
+                    optimizer.average()
             return elbos[0] if apply else tf.add_n(elbos)  # which needs all devices
 
         return step

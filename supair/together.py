@@ -46,13 +46,14 @@ class Together:
         places = [[layer.places for layer in _leaf_layers(model)] for model in models]
         self._places = [tuple(map(np.stack, zip(*members))) for members in zip(*places)]
 
-    def map(self, function: Callable[..., Any], shared: tuple, own: tuple = ()) -> Any:
+    def map(self, function: Callable[..., Any], shared: tuple, own: tuple = (), weights: list | None = None) -> Any:
         """function(model, *shared, *own) for every member at once; tensors of the result are [member, ...].
 
         Args:
           function: of a model and tensors.
           shared: tensors that all members see.
           own: tensors [member, ...].
+          weights: other values for `trainable_variables`.
         """
         first = self.models[0]
 
@@ -61,8 +62,8 @@ class Together:
             with keras.StatelessScope(list(zip(first.trainable_variables, weights))), _structured(first, places):
                 return function(first, *shared, *own_values)
 
-        weights = [tf.convert_to_tensor(variable) for variable in self.trainable_variables]
-        return tf.vectorized_map(of_member, (weights, self._places, own), fallback_to_while_loop=False)
+        values = [tf.convert_to_tensor(variable) for variable in weights or self.trainable_variables]
+        return tf.vectorized_map(of_member, (values, self._places, own), fallback_to_while_loop=False)
 
 
 def stack(stacked: list, members: list[list]) -> None:

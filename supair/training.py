@@ -68,6 +68,8 @@ def sample_noise(model: SuPAIR | AIR | Together, seed: int, step: int, scenes: i
 class Optimizer:
     """Adam for a model and, if it has a baseline, another one with a learning rate of its own for that.
 
+    `weights` are those that it moves: the model's own or, if these are to be averages, others beside them.
+
     Args:
       model: the model.
       config: learning rates and the rest.
@@ -83,12 +85,16 @@ class Optimizer:
                 f"expected a baseline_learning_rate for a model with a baseline and for no other, "
                 f"found {config.baseline_learning_rate} for {model.name}"
             )
+        self._averages, self._averaging = model.trainable_variables, config.averaging
+        self.weights = self._averages
+        if self._averaging is not None:
+            self.weights = [keras.Variable(average.numpy(), name=average.name) for average in self._averages]
         self._groups = []  # optimizer, and the places of its variables among all of the model's
         for rate, of_baseline in ((config.learning_rate, False), (config.baseline_learning_rate, True)):
             places = [k for k, variable in enumerate(model.trainable_variables) if (id(variable) in baseline) == of_baseline]
             if places:
                 adam = keras.optimizers.Adam(rate, config.beta_1, config.beta_2, config.epsilon)
-                adam.build([model.trainable_variables[k] for k in places])
+                adam.build([self.weights[k] for k in places])
                 self._groups.append((adam, places))
 
     @property
@@ -102,12 +108,23 @@ class Optimizer:
 
     @property
     def variables(self) -> list:
-        return [variable for adam, _ in self._groups for variable in adam.variables]
+        """All that is not the model's."""
+        own = [] if self._averaging is None else self.weights
+        return [*(variable for adam, _ in self._groups for variable in adam.variables), *own]
 
-    def apply(self, gradients: list, variables: list) -> None:
-        """One step, given the gradients by all of the model's trainable variables."""
+    def apply(self, gradients: list) -> None:
+        """Move the weights, given the gradients by all of them."""
         for adam, places in self._groups:
-            adam.apply([gradients[k] for k in places], [variables[k] for k in places])
+            adam.apply([gradients[k] for k in places], [self.weights[k] for k in places])
+
+    def average(self) -> None:
+        """Take the weights, which have just been moved, into the model's averages."""
+        if self._averaging is None:
+            return
+        step = tf.cast(self.iterations.value, self.weights[0].dtype)
+        share = (self._averaging + 1.0) / (self._averaging + step)
+        for average, weight in zip(self._averages, self.weights):
+            average.assign_add(share * (weight - average))
 
 
 def steps_per_call() -> int:
@@ -151,11 +168,14 @@ def make_train_steps(
             return step_of_team(images, noise[0])[tf.newaxis]
         step = tf.convert_to_tensor(optimizer.iterations)
         if isinstance(model, Together):
-            gradients, elbos = model.map(_gradients, (images, step), (noise,))
+            gradients, elbos = model.map(_gradients, (images, step), (noise,), optimizer.weights)
         else:
-            gradients, elbo = _gradients(model, images, step, noise[0])
+            weights = [tf.convert_to_tensor(weight) for weight in optimizer.weights]
+            with keras.StatelessScope(list(zip(model.trainable_variables, weights))):
+                gradients, elbo = _gradients(model, images, step, noise[0])
             elbos = elbo[tf.newaxis]
-        optimizer.apply(gradients, model.trainable_variables)
+        optimizer.apply(gradients)
+        optimizer.average()
         return elbos
 
     @tf.function(jit_compile=compiled, autograph=False)

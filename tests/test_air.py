@@ -340,7 +340,7 @@ def test_two_learning_rates(tmp_path):
         images, noise = tiny.scenes(4).read(0, 4), np.random.default_rng(0).normal(size=[4, 2, 6]).astype(np.float32)
         loss, _ = model.training_loss(images, noise, 0)
     gradients = tape.gradient(loss, model.trainable_variables)
-    optimizer.apply(gradients, model.trainable_variables)
+    optimizer.apply(gradients)
     assert optimizer.step == 1
     for variable, old, gradient in zip(model.trainable_variables, before, gradients):
         moved = np.abs(variable.numpy() - old)[np.abs(gradient) > 1e-5]

@@ -152,7 +152,7 @@ def test_compiled_training_step_equals_uncompiled(undisturbed, tmp_path):
 def test_one_step_is_adam_on_the_negative_mean_elbo():
     """By hand, with m and v at zero, the first step after a warm-up: the training knows how far it is."""
     model, scenes = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(steps=4)), 3), tiny.scenes()
-    optimizer = Optimizer(model, tiny.TRAINING)
+    optimizer = Optimizer(model, dataclasses.replace(tiny.TRAINING, averaging=None))
     optimizer.iterations.assign(4)
     before = [variable.numpy() for variable in model.trainable_variables]
     images, noise = scenes.images[:16], sample_noise(model, 3, 0, 8)
@@ -177,12 +177,41 @@ def test_training_improves_the_bound(tmp_path):
     assert np.mean(elbos[-5:]) > np.mean(elbos[:5]) + 20
 
 
+@pytest.mark.parametrize("eta", [0.0, 2.0])
+def test_the_models_weights_are_averages(eta):
+    """Those that Adam moves take the steps of a run without averaging; with eta = 0 the average is the plain mean."""
+    scenes, moved = tiny.scenes(), []
+    noise = [np.stack([[sample_noise(SuPAIR(tiny.MODEL, 3), 3, step, 8)]]) for step in range(4)]
+    for averaging in (None, eta):
+        model = SuPAIR(tiny.MODEL, 3)
+        optimizer = Optimizer(model, dataclasses.replace(tiny.TRAINING, averaging=averaging))
+        steps = make_train_steps(model, optimizer, 8, scenes.white, compiled=False)
+        for step in range(4):
+            steps(tf.constant(scenes.images[step * 8 : step * 8 + 8]), noise[step], tf.constant(0), tf.constant(1))
+            if averaging is None:
+                moved.append([variable.numpy().astype(float) for variable in model.trainable_variables])
+    for weight, average, *values in zip(optimizer.weights, model.trainable_variables, *moved):
+        np.testing.assert_allclose(weight, values[-1], rtol=1e-6)
+        expected = values[0].copy()
+        for number, value in enumerate(values[1:], 2):
+            expected += (eta + 1) / (eta + number) * (value - expected)
+        np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
+    if eta == 0:
+        np.testing.assert_allclose(average, np.mean(values, axis=0), rtol=1e-4, atol=1e-6)
+    assert not np.array_equal(average, weight)
+
+
+def spoil(run):
+    """Make a weight that Adam moves not a number."""
+    run.optimizer.weights[0].assign(run.optimizer.weights[0] * np.nan)
+
+
 def test_not_finite_elbo_stops_and_keeps_the_checkpoint(tmp_path):
     with tiny.run(tmp_path) as run:
         run.train(1)
     with tiny.run(tmp_path) as run:
         good = weights(run)
-        run.model.inference.bias.assign(run.model.inference.bias * np.nan)
+        spoil(run)
         with pytest.raises(TrainingError, match="not finite at step 6.*checkpoint is kept"):
             run.train(2)
     with tiny.run(tmp_path) as run:
@@ -383,7 +412,7 @@ def test_a_run_that_fails_does_not_stop_those_trained_with_it(tmp_path):
     configs = [dataclasses.replace(tiny.TRAINING, seed=seed) for seed in (3, 4)]
     data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
     with tiny.run(tmp_path / "3", configs[0], data=data) as first, tiny.run(tmp_path / "4", configs[1], data=data) as second:
-        first.model.inference.bias.assign(first.model.inference.bias * np.nan)
+        spoil(first)
         with pytest.raises(TrainingError, match="3: the ELBO is not finite at step 1"):
             train([first, second], 1)
     assert [line["step"] for line in read_log(tmp_path / "4" / "log.jsonl")] == [3, 5]

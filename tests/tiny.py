@@ -13,7 +13,7 @@ MODEL = ModelConfig(
     object=object_spn(num_components=3, num_sums=2, repetitions=2),
     background=background_spn(num_components=2),
 )
-TRAINING = TrainingConfig(seed=3, batch_size=8, log_every=3)
+TRAINING = TrainingConfig(seed=3, batch_size=8, log_every=3, averaging=2.0)
 
 
 def scenes(size: int = 40, seed: int = 0) -> InMemoryScenes:
