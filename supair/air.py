@@ -176,7 +176,7 @@ class AIR(keras.Model):
 
     collapse_hints = {
         "all empty": "the decoder starts too bright (lower decoder_bias), or it is too early",
-        "always N_max": "every window pays for itself: several paint one object (initial_pres_logit below 0: the robust recipe), "
+        "always N_max": "every window pays for itself: several paint one object (warm_up: the robust recipe), "
         "the count prior is too weak (lower count_ratio), or the background needs windows, as on the paper's noise sets",
         "all one count": "the baseline may not follow the cost (baseline_learning_rate); or try another seed",
     }
@@ -190,10 +190,6 @@ class AIR(keras.Model):
         head = [config.head_units] if config.head_units else []
         self.lstm = SceneLstm(pixels, latents, config.lstm_units, seeds[0], dtype, "lstm")
         self.head = _mlp([config.lstm_units, *head, 7], seeds[1], dtype, "head")
-        if config.initial_pres_logit is not None:
-            of_pres = np.arange(7) == 0
-            kernel, bias = (weight.numpy() for weight in self.head.layers[-1].weights)
-            self.head.layers[-1].set_weights([np.where(of_pres, 0.0, kernel), np.where(of_pres, config.initial_pres_logit, bias)])
         self.encoder = _mlp([window, config.hidden_units, 2 * config.what_size], seeds[2], dtype, "encoder")
         self.decoder = _mlp([config.what_size, config.hidden_units, window], seeds[3], dtype, "decoder")
         self.baseline_lstm = SceneLstm(pixels, latents, config.lstm_units, seeds[4], dtype, "baseline_lstm")
@@ -211,14 +207,19 @@ class AIR(keras.Model):
 
     @property
     def noise_size(self) -> int:
-        """Standard normal numbers that a step of a scene needs: one for z_pres, the rest for z_where and z_what."""
-        return 1 + 3 + self.config.what_size
+        """Standard normal numbers that a step of a scene needs: for z_pres, z_where, z_what, and for the warm-up."""
+        return 1 + 3 + self.config.what_size + (self.config.warm_up is not None)
 
     def call(self, images) -> AirDescription:
         return self._infer_means(images)[0]
 
-    def _infer(self, images, noise, sample: AirSample | None = None) -> tuple[AirDescription, AirSample, tf.Tensor]:
-        """Run the guide and the baseline; `sample` fixes z instead of drawing it with the noise."""
+    def _infer(self, images, noise, sample: AirSample | None = None, windows=None) -> tuple[AirDescription, AirSample, tf.Tensor]:
+        """Run the guide and the baseline.
+
+        Args:
+          images, noise, sample: as in `evaluate_elbo`.
+          windows: [batch], how many each scene may have; None: all.
+        """
         config = self.config
         require_side(images, config.scene_size)
         images = tf.convert_to_tensor(images)
@@ -231,7 +232,7 @@ class AIR(keras.Model):
         z_pres, z_where, z_what = rows, rows * self.initial_where, rows * self.initial_what
         descriptions, samples, baselines = [], [], []
         for step in range(config.num_steps):
-            previous = z_pres
+            previous = z_pres if windows is None else tf.where(windows[:, tf.newaxis] > step, z_pres, 0.0)
             latents = tf.concat([z_where, z_what, z_pres], axis=1)
             state, cell = self.lstm(from_scene, latents, state, cell)
             baseline_state, baseline_cell = self.baseline_lstm(
@@ -240,7 +241,7 @@ class AIR(keras.Model):
             baselines.append(config.baseline_scale * self.baseline_head(baseline_state) * previous)
             logit, loc, raw_scale = tf.split(self.head(state), [1, 3, 3], axis=1)
             where_loc, where_scale = loc + where_prior_loc, tf.nn.softplus(raw_scale) * where_prior_scale
-            for_pres, for_where, for_what = tf.split(noise[:, step], [1, 3, config.what_size], axis=1)
+            for_pres, for_where, for_what = tf.split(noise[:, step, : 4 + config.what_size], [1, 3, config.what_size], axis=1)
             if sample is None:
                 chance = tf.sigmoid(logit) * previous
                 uniform = 0.5 * (1.0 + tf.math.erf(for_pres / math.sqrt(2)))
@@ -266,16 +267,17 @@ class AIR(keras.Model):
         loc, scale = [scale_loc, position_loc, position_loc], [scale_scale, position_scale, position_scale]
         return tf.constant(loc, self.compute_dtype), tf.constant(scale, self.compute_dtype)
 
-    def evaluate_elbo(self, images, noise, sample: AirSample | None = None) -> AirEvaluation:
+    def evaluate_elbo(self, images, noise, sample: AirSample | None = None, windows=None) -> AirEvaluation:
         """The bound with one sample of z a scene.
 
         Args:
           images: [batch, scene_size, scene_size] in [0, 1].
           noise: [batch, step, noise_size], standard normal.
           sample: use these values of z instead of drawing them.
+          windows: [batch], how many windows each scene may have, as if N_max were so small; None: N_max.
         """
         config = self.config
-        description, sample, baseline = self._infer(images, noise, sample)
+        description, sample, baseline = self._infer(images, noise, sample, windows)
         chances = tf.constant(config.prior_chances, self.compute_dtype)
         prior_logit = tf.math.log(chances) - tf.math.log1p(-chances)
 
@@ -330,9 +332,15 @@ class AIR(keras.Model):
         z_where and z_what are reparameterised.  The gradient by q(z_pres_t) is the score function's,
         grad log q(z_pres_t) · (cost_t - baseline_t), where cost_t holds only those terms of the negative bound that
         z_pres_t can change: its own, those of later steps, and the likelihood.  The baseline is fitted to cost_t by
-        squared error.  It does not depend on the `step`.
+        squared error.
+
+        In the warm-up, if there is one (`AirConfig.warm_up`), the bound is that of fewer windows for some scenes.
+
+        Args:
+          images, noise: as in `evaluate_elbo`.
+          step: training steps made so far.
         """
-        evaluation = self.evaluate_elbo(images, noise)
+        evaluation = self.evaluate_elbo(images, noise, windows=self._windows(noise, step))
         elbo, log_p, log_q = evaluation.elbo, evaluation.log_p, evaluation.log_q
         step_terms = sum(log_p) - sum(log_q)  # [batch, step]
         cost = -(elbo.likelihood[:, tf.newaxis] + tf.cumsum(step_terms, axis=1, reverse=True))
@@ -344,6 +352,15 @@ class AIR(keras.Model):
         # In units of baseline_scale, so that the learning rate does not depend on it.
         misfit = tf.reduce_sum(tf.square((cost - evaluation.baseline) / self.config.baseline_scale), axis=1)
         return tf.reduce_mean(score - pathwise + misfit), tf.reduce_mean(elbo.total)
+
+    def _windows(self, noise, step):
+        """How many windows each scene may have at a training step, [batch]; None without a warm-up."""
+        if (warm_up := self.config.warm_up) is None:
+            return None
+        share = warm_up.share * tf.nn.relu(1.0 - tf.cast(step, noise.dtype) / warm_up.steps)
+        uniform = 0.5 * (1.0 + tf.math.erf(noise[:, 0, -1] / math.sqrt(2)))
+        fewer = 1.0 + tf.floor((self.config.num_steps - 1) * tf.math.divide_no_nan(uniform, share))
+        return tf.where(uniform < share, fewer, float(self.config.num_steps))
 
     def boxes(self, description: AirDescription):
         """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where).

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -154,6 +155,23 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class AirWarmUp:
+    """The first `steps` training steps, in which some scenes are trained with fewer windows.
+
+    Several windows learn together to paint one object before any can do it alone, and never part.  So in a `share` of the
+    scenes, others at every step, there are only the first n windows, n uniform on 1 .. N_max - 1 (nested dropout, Rippel et
+    al., 2014), and these learn to paint whole objects.  The share falls linearly to 0.
+    """
+
+    share: float = 0.5
+    steps: int = 8000
+
+    def __post_init__(self):
+        _require(0 <= self.share <= 1, "a share from 0 to 1", self.share)
+        _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
+
+
+@dataclass(frozen=True)
 class AirConfig:
     """AIR, as its Pyro implementation recommends it (named "pyro" in the tables); see `table1_air` for the other one."""
 
@@ -166,13 +184,12 @@ class AirConfig:
     what_size: int = 50
     # p(N=n) proportional to count_ratio^n: small, or every non-empty scene is soon counted as N_max.
     count_ratio: float = 0.01
-    # The logit of q(z_pres) at the start, for every scene and step; None: random weights, so about 0.  See `robust_air`.
-    initial_pres_logit: float | None = None
     scale_prior: tuple[float, float] = (3.0, 0.2)  # mean and standard deviation of the inverse scale s
     position_prior: tuple[float, float] = (0.0, 1.0)
     decoder_bias: float = -2.0  # a dark start: a bright window costs likelihood before it helps, and no object survives
     likelihood_scale: float = 0.3
     baseline_scale: float = 100.0  # nats to one unit of the baseline network's output; costs are some hundred nats
+    warm_up: AirWarmUp | None = None  # None: the bound itself from the first step on; see `robust_air`
 
     def __post_init__(self):
         for name in ("scene_size", "window_size", "num_steps", "lstm_units", "hidden_units", "what_size"):
@@ -187,10 +204,9 @@ class AirConfig:
             well_formed = len(pair) == 2 and all(math.isfinite(value) for value in pair) and pair[1] > 0
             _require(well_formed, f"{name} (mean, standard deviation above 0)", pair)
         _require(math.isfinite(self.decoder_bias), "a finite decoder_bias", self.decoder_bias)
-        logit = self.initial_pres_logit
-        _require(logit is None or math.isfinite(logit), "a finite initial_pres_logit or None", logit)
         for name in ("likelihood_scale", "baseline_scale"):
             _require(0 < getattr(self, name) < math.inf, f"{name} above 0", getattr(self, name))
+        _require(self.warm_up is None or isinstance(self.warm_up, AirWarmUp), "warm_up to be an AirWarmUp or None", self.warm_up)
 
     @property
     def prior_chances(self) -> list[float]:
@@ -215,12 +231,8 @@ def air_training(seed: int) -> TrainingConfig:
 
 
 def robust_air() -> AirConfig:
-    """AIR that starts with few objects.
-
-    When all steps find something at first, several windows learn together to paint one object before any could do it alone,
-    and on Sprites they never part.  Rare windows learn to paint whole objects, and then more windows do not pay.
-    """
-    return AirConfig(initial_pres_logit=-3.0)
+    """AIR with a warm-up, so that its windows do not share objects."""
+    return AirConfig(warm_up=AirWarmUp())
 
 
 def table1_air() -> AirConfig:
@@ -262,7 +274,7 @@ PAPER_EPOCHS = 20  # the length of the runs in Figure 5 (code)
 
 # What differs between data sets: the variances of object and background model (code), and for scenes that are not the
 # paper's (`data.OTHER_SCENES`) their side and N_max.
-_DIFFERENCES = {
+_DIFFERENCES: dict[str, tuple[tuple[float, float], tuple[float, float], dict[str, Any]]] = {
     "multi_mnist": ((0.12, 0.35), (0.002, 0.12), {}),
     "sprites": ((0.12, 0.35), (0.002, 0.16), {}),
     "noisy_mnist": ((0.25, 0.35), (0.002, 0.06), {}),

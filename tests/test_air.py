@@ -9,7 +9,7 @@ import tensorflow as tf
 import tiny
 
 from supair.air import AIR, AirSample, sample_at, scene_points, window_points
-from supair.config import AirConfig, ConfigError, TrainingConfig, air_training
+from supair.config import AirConfig, AirWarmUp, ConfigError, TrainingConfig, air_training
 from supair.together import Together
 from supair.training import Optimizer, Run, make_train_steps, read_log, sample_noise
 
@@ -373,11 +373,18 @@ def test_the_trainer_trains_it(tmp_path):
         ({"scale_prior": (3.0, 0.0)}, "scale_prior .mean, standard deviation above 0., found"),
         ({"decoder_bias": float("nan")}, "a finite decoder_bias"),
         ({"baseline_scale": -1.0}, "baseline_scale above 0"),
+        ({"warm_up": 0.5}, "warm_up to be an AirWarmUp or None, found 0.5"),
     ],
 )
 def test_impossible_configurations_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         AirConfig(**change)
+
+
+def test_impossible_warm_ups_are_refused():
+    for change, message in (({"share": 1.5}, "a share from 0 to 1, found 1.5"), ({"steps": 0}, "steps to be an integer of")):
+        with pytest.raises(ConfigError, match=message):
+            AirWarmUp(**change)
 
 
 def test_given_samples_are_used(air, images, noise):
@@ -386,12 +393,28 @@ def test_given_samples_are_used(air, images, noise):
     np.testing.assert_allclose(again.elbo.total, drawn.elbo.total, rtol=1e-12)
 
 
-def test_every_scene_starts_with_few_objects(images):
-    for logit in (-3.0, 1.5):
-        model = AIR(dataclasses.replace(TINY, initial_pres_logit=logit), seed=4, dtype="float64")
-        np.testing.assert_allclose(model(images).pres_logit, logit)
-        reference = AIR(TINY, seed=4, dtype="float64")  # the rest of the head starts as without
-        np.testing.assert_array_equal(model(images).where_loc[:, 0], reference(images).where_loc[:, 0])
+def test_warm_up_trains_some_scenes_with_fewer_windows(images):
+    """In half of the scenes 1 or 2 windows out of 3, and fewer scenes the longer it has lasted."""
+    model = AIR(dataclasses.replace(TINY, num_steps=3, warm_up=AirWarmUp(share=0.5, steps=10)), seed=1)
+    noise = sample_noise(model, 0, 0, 20_000)
+    for step, share in ((0, 0.5), (5, 0.25), (10, 0.0), (99, 0.0)):
+        shares = np.bincount(np.asarray(model._windows(noise, step)).astype(int), minlength=4) / 20_000
+        np.testing.assert_allclose(shares, [0, share / 2, share / 2, 1 - share], atol=0.015 if share else 0)
+
+
+def test_fewer_windows_are_a_smaller_n_max(images):
+    """Nothing is decided, found or expected at the steps beyond; after the warm-up the loss is as without."""
+    plain, model = (AIR(dataclasses.replace(TINY, warm_up=w), seed=1, dtype="float64") for w in (None, AirWarmUp(1.0, steps=10)))
+    noise = np.concatenate([with_z_pres(_noise(), [1, 1]), np.zeros([BATCH, 2, 1])], axis=-1)
+    one, both = (plain.evaluate_elbo(images, with_z_pres(_noise(), z_pres)) for z_pres in ([1, 0], [1, 1]))
+    of_one = one.elbo.total - (one.log_p.z_pres - one.log_q.z_pres)[:, 1]
+    warm = model.evaluate_elbo(images, noise, windows=tf.ones([BATCH]))
+    np.testing.assert_allclose(warm.elbo.total, of_one, rtol=1e-12)
+    assert not np.any(np.asarray(warm.baseline)[:, 1]) and not np.any(np.asarray(warm.description.z_pres)[:, 1])
+    for step, expected in ((0, of_one), (10, both.elbo.total)):
+        assert float(model.training_loss(images, noise, step)[1]) == pytest.approx(np.mean(expected), rel=1e-12)
+    losses = [float(m.training_loss(images, n, 10)[0]) for m, n in ((model, noise), (plain, with_z_pres(_noise(), [1, 1])))]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
 def test_seeds_together_are_trained_as_alone():
@@ -405,6 +428,7 @@ def test_seeds_together_are_trained_as_alone():
         steps(tf.constant(images), noise, tf.constant(0), tf.constant(2))
         return [variable.numpy() for variable in model.trainable_variables]
 
-    together = weights_after(Together([AIR(TINY, seed) for seed in (0, 1)]), (0, 1))
-    for ours, expected in zip(together, weights_after(AIR(TINY, 1), [1]), strict=True):
+    config = dataclasses.replace(TINY, warm_up=AirWarmUp())
+    together = weights_after(Together([AIR(config, seed) for seed in (0, 1)]), (0, 1))
+    for ours, expected in zip(together, weights_after(AIR(config, 1), [1]), strict=True):
         np.testing.assert_allclose(ours[1], expected, atol=1e-5)

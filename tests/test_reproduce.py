@@ -47,9 +47,9 @@ def test_published_numbers():
 
 
 def test_variants_differ_from_the_paper_in_one_thing():
-    for name, field, value in (("supair", "warm_up", None), ("air", "initial_pres_logit", None)):
+    for name in ("supair", "air"):
         robust, paper = (MODELS[name].recipes[recipe]("sprites") for recipe in ("robust", "paper"))
-        assert dataclasses.replace(robust, **{field: value}) == paper != robust
+        assert dataclasses.replace(robust, warm_up=None) == paper != robust
     paper, no_background, poon_domingos = (
         MODELS[name].recipes["paper"]("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
     )
