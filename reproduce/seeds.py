@@ -3,8 +3,8 @@
     python reproduce/seeds.py             trains what is missing (100 runs, and 10 of other scenes), then draws
     python reproduce/seeds.py --recorded  draws the recorded runs in results/
 
-Prints how many seeds have reached their goal within 10 epochs (20 on the noise sets), and when they pass 97 %; draws `seeds`,
-a line for every run.  Ctrl-C draws what there is.
+Prints how many seeds are at their goal after 10 epochs (20 on the noise sets), how many were at any time, and when they pass
+97 % (seeds trained together on a GPU share their seconds); draws `seeds`, a line for every run.  Ctrl-C draws what there is.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Panel(NamedTuple):
     seeds: Sequence[int] = SEEDS
 
 
+# Goals are a little below what the paper publishes as a mean (Table 2), because every seed has to reach them.
 PANELS = [
     Panel("multi_mnist", "robust", 0.975, 10),
     Panel("sprites", "robust", 0.985, 10),
@@ -76,16 +77,20 @@ def read_panel(panel: Panel, work: Work) -> list[Seed]:
 
 
 def describe(panel: Panel, runs: list[Seed]) -> str:
-    """A line of the table; runs that have neither reached the goal nor ended say so."""
+    """A line of the table."""
     head = f"{title('supair', panel.recipe)}, {TITLES[panel.dataset]}"
     if not runs:
         return f"{head}: no run yet"
     ended = [run for run in runs if run.epochs[-1] >= panel.epochs]
     parts = [f"{len(ended)} of {len(panel.seeds)} runs at epoch {panel.epochs}"]
     if panel.goal is not None:
-        reached = [run for run in runs if run.first(panel.goal) is not None]
-        missed = [f"{run.seed} ({100 * max(run.accuracy):.1f})" for run in ended if run not in reached]
-        parts.append(f"{len(reached)} seeds reached {100 * panel.goal:.1f} %" + (f", not {', '.join(missed)}" if missed else ""))
+        below = [f"{run.seed} ({100 * run.accuracy[-1]:.1f})" for run in ended if run.accuracy[-1] < panel.goal]
+        reached = sum(run.first(panel.goal) is not None for run in runs)
+        parts.append(
+            f"{len(ended) - len(below)} of them at {100 * panel.goal:.1f} % or more"
+            + (f", not seed {', '.join(below)}" if below else "")
+            + f" ({reached} at any time)"
+        )
     if ended:
         last = [100 * run.accuracy[-1] for run in ended]
         parts.append(f"at the end {min(last):.1f} to {max(last):.1f} %, mean {statistics.mean(last):.1f}")
@@ -118,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     panels = [panel for panel in PANELS if arguments.datasets is None or panel.dataset in arguments.datasets]
     if arguments.seeds is not None:
         panels = [panel._replace(seeds=tuple(seed for seed in arguments.seeds if seed in panel.seeds)) for panel in panels]
+    panels = [panel for panel in panels if panel.seeds]
     jobs = [Job(Experiment("supair", p.dataset, p.recipe, seed), p.epochs) for p in panels for seed in p.seeds]
     work = Work(sorted(jobs, key=lambda job: job.experiment.seed), _setup.settings(arguments))
     code = work.train()
@@ -143,7 +149,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     _setup.add_recorded(parser)
     _setup.add_output(parser)
     _setup.add_training(parser)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.seeds is not None and max(arguments.seeds) not in SEEDS:
+        parser.error(f"argument --seeds: expected numbers from {SEEDS[0]} to {SEEDS[-1]}, found {max(arguments.seeds)}")
+    return arguments
 
 
 if __name__ == "__main__":

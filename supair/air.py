@@ -274,7 +274,8 @@ class AIR(keras.Model):
           images: [batch, scene_size, scene_size] in [0, 1].
           noise: [batch, step, noise_size], standard normal.
           sample: use these values of z instead of drawing them.
-          windows: [batch], how many windows each scene may have, as if N_max were so small; None: N_max.
+          windows: [batch], how many windows each scene may have; None: N_max.  Nothing is drawn, found or weighed at the
+            steps beyond, and a given sample must be empty there.
         """
         config = self.config
         description, sample, baseline = self._infer(images, noise, sample, windows)

@@ -78,7 +78,8 @@ class WarmUp:
     A step whose z_pres falls to 0 before its boxes and the object model mean anything never comes back, because its
     q(N >= i) is the weight of their gradients; so training sees doubt + (1 - 2 doubt) z_pres.  Steps that have to be
     present, with nothing explained well yet, shrink their boxes to the smallest, learn to share an object, each a part of
-    it, and stay with that; so training sees boxes of width size scale_max + (1 - size) width, their aspect as it is.
+    it, and stay with that; so training sees boxes of width size scale_max + (1 - size) width, with aspect, left and top
+    as they are.
     Both fall linearly to 0.
     """
 
@@ -252,8 +253,8 @@ class TrainingConfig:
     epsilon: float = 1e-8
     baseline_learning_rate: float | None = None  # of a model's baseline (AIR)
     log_every: int = 50  # steps between two measurements of the test accuracy (code)
-    # The model's weights are averages of those that Adam steps through, over the last 1 / (averaging + 1) of all steps or
-    # so (Shamir & Zhang, 2013, polynomial-decay averaging); None: the last ones.  See `robust_training`.
+    # The model's weights are averages of those that Adam steps through, in which step s weighs about s^averaging
+    # (polynomial-decay averaging, Shamir & Zhang, 2013); None: the last ones.  See `robust_training`.
     averaging: float | None = None
 
     def __post_init__(self):
@@ -273,7 +274,7 @@ class TrainingConfig:
 PAPER_EPOCHS = 20  # the length of the runs in Figure 5 (code)
 
 # What differs between data sets: the variances of object and background model (code), and for scenes that are not the
-# paper's (`data.OTHER_SCENES`) their side and N_max.
+# paper's (`data.OTHER_SCENES`) their side and an N_max above their largest count, as in the paper.
 _DIFFERENCES: dict[str, tuple[tuple[float, float], tuple[float, float], dict[str, Any]]] = {
     "multi_mnist": ((0.12, 0.35), (0.002, 0.12), {}),
     "sprites": ((0.12, 0.35), (0.002, 0.16), {}),
@@ -327,7 +328,7 @@ def robust_model(dataset: str) -> ModelConfig:
 def robust_training(seed: int) -> TrainingConfig:
     """Adam at twice the code's learning rate, and averages of the weights.
 
-    At such rates the threshold between one object and two wanders from step to step, and the count accuracy with it; the
-    average over the last seventeenth of the training stands still.  The rate makes up for the time that the warm-up takes.
+    From step to step the threshold between one object and two wanders, and the count accuracy with it; the average, over
+    about the last seventeenth of all steps so far, stands still.  The rate makes up for the time that the warm-up takes.
     """
     return TrainingConfig(seed=seed, learning_rate=2e-3, averaging=16.0)

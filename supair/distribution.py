@@ -205,8 +205,7 @@ class Team:
         def step(images, noise, apply: bool = True):
             elbos = strategy.experimental_local_results(strategy.run(of_device, (images, noise, apply)))
             if apply:
-                with tf.control_dependencies(elbos):
-                    optimizer.average()
+                optimizer.average()
             return elbos[0] if apply else tf.add_n(elbos)  # which needs all devices
 
         return step

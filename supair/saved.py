@@ -28,7 +28,7 @@ def load_model(directory: Path | str) -> tuple[SuPAIR, Preparation]:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text())
-        seed, settings = config["training"]["seed"], config["model"]
+        seed, settings = config["training"]["seed"], {**config["model"], "warm_up": None}  # how it was trained is no matter
         model_config = model_from_settings(settings)
         preparation = Preparation(**config.get("preparation", {"side": model_config.scene_size}))
         if preparation.side != model_config.scene_size:

@@ -68,7 +68,8 @@ def sample_noise(model: SuPAIR | AIR | Together, seed: int, step: int, scenes: i
 class Optimizer:
     """Adam for a model and, if it has a baseline, another one with a learning rate of its own for that.
 
-    `weights` are those that it moves: the model's own or, if these are to be averages, others beside them.
+    `weights` are those that it moves: the model's own or, if these are to be averages, others beside them.  Once training has
+    begun, an average that is given another value does not move them.
 
     Args:
       model: the model.
@@ -111,6 +112,12 @@ class Optimizer:
         """All that is not the model's."""
         own = [] if self._averaging is None else self.weights
         return [*(variable for adam, _ in self._groups for variable in adam.variables), *own]
+
+    def start(self) -> None:
+        """Before the first step: move from the model's weights as they are now."""
+        if self._averaging is not None:
+            for average, weight in zip(self._averages, self.weights):
+                weight.assign(average)
 
     def apply(self, gradients: list) -> None:
         """Move the weights, given the gradients by all of them."""
@@ -436,7 +443,10 @@ class Run:
         self._elbo_sum.assign(total)
 
     def write_log(self, step: int, previous: int, measured: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-        """Write a line; returns it and, if the run has just collapsed, a warning."""
+        """Write a line; returns it and, if the run has just collapsed, a warning.
+
+        `train_elbo` is that of the weights that Adam moves, in a warm-up as the warm-up has it; the rest is the model's.
+        """
         line = {
             "step": step,
             "epoch": step / self.steps_per_epoch,
@@ -603,6 +613,9 @@ class _Group:
         self.config, self.steps_per_epoch = first.config, first.steps_per_epoch
         self.model: SuPAIR | AIR | Together = first.model
         self.optimizer = first.optimizer
+        for run in runs:
+            if not run.step:
+                run.optimizer.start()
         if len(runs) > 1:
             self.model = Together([run.model for run in runs])
             self.optimizer = Optimizer(self.model, first.config)

@@ -393,7 +393,7 @@ def test_given_samples_are_used(air, images, noise):
     np.testing.assert_allclose(again.elbo.total, drawn.elbo.total, rtol=1e-12)
 
 
-def test_warm_up_trains_some_scenes_with_fewer_windows(images):
+def test_warm_up_trains_some_scenes_with_fewer_windows():
     """In half of the scenes 1 or 2 windows out of 3, and fewer scenes the longer it has lasted."""
     model = AIR(dataclasses.replace(TINY, num_steps=3, warm_up=AirWarmUp(share=0.5, steps=10)), seed=1)
     noise = sample_noise(model, 0, 0, 20_000)
@@ -402,7 +402,7 @@ def test_warm_up_trains_some_scenes_with_fewer_windows(images):
         np.testing.assert_allclose(shares, [0, share / 2, share / 2, 1 - share], atol=0.015 if share else 0)
 
 
-def test_fewer_windows_are_a_smaller_n_max(images):
+def test_with_fewer_windows_the_steps_beyond_do_not_count(images):
     """Nothing is decided, found or expected at the steps beyond; after the warm-up the loss is as without."""
     plain, model = (AIR(dataclasses.replace(TINY, warm_up=w), seed=1, dtype="float64") for w in (None, AirWarmUp(1.0, steps=10)))
     noise = np.concatenate([with_z_pres(_noise(), [1, 1]), np.zeros([BATCH, 2, 1])], axis=-1)

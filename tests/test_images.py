@@ -347,6 +347,7 @@ def test_damaged_weights_are_refused(tmp_path):
     model = SuPAIR(tiny.MODEL, seed=3)
     write_weights(model, source)
     settings = {"model": json.loads(json.dumps(__main__.dataclasses.asdict(tiny.MODEL))), "training": {"seed": 3}}
+    settings["model"]["warm_up"] = {"steps": 9, "of another time": 1}  # is only about training
     (source / "config.json").write_text(json.dumps(settings))
     loaded, _ = load_model(source)
     for ours, theirs in zip(model.variables, loaded.variables):

@@ -27,7 +27,8 @@ import data
 from reproduce import runs
 from reproduce.experiments import MODELS, TABLE_1, TABLE_2
 from reproduce.runs import Result, final_result, result_at
-from supair import Convergence
+from supair import Convergence, robust_training
+from supair.config import air_training
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [table1, table2, fig4_progress, fig5_learning, fig6_noise, run_all, record, benchmark, errors, queries, digits, seeds]
@@ -50,6 +51,14 @@ def test_variants_differ_from_the_paper_in_one_thing():
     for name in ("supair", "air"):
         robust, paper = (MODELS[name].recipes[recipe]("sprites") for recipe in ("robust", "paper"))
         assert dataclasses.replace(robust, warm_up=None) == paper != robust
+    trainings = {
+        (model, recipe): runs.Experiment(model, "sprites", recipe, 7).training_config()
+        for model in ("supair", "supair_exact", "air")
+        for recipe in ("paper", "robust")
+    }
+    assert trainings["supair", "robust"] == trainings["supair_exact", "robust"] == robust_training(7)
+    assert trainings["supair", "paper"] == dataclasses.replace(robust_training(7), learning_rate=1e-3, averaging=None)
+    assert trainings["air", "paper"] == trainings["air", "robust"] == air_training(7)
     paper, no_background, poon_domingos = (
         MODELS[name].recipes["paper"]("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
     )

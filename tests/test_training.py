@@ -196,9 +196,18 @@ def test_the_models_weights_are_averages(eta):
         for number, value in enumerate(values[1:], 2):
             expected += (eta + 1) / (eta + number) * (value - expected)
         np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
-    if eta == 0:
-        np.testing.assert_allclose(average, np.mean(values, axis=0), rtol=1e-4, atol=1e-6)
+        shares = np.array([1, 1, 1, 1] if eta == 0 else [1 * 2, 2 * 3, 3 * 4, 4 * 5])  # s (s + 1) for eta = 2
+        np.testing.assert_allclose(average, np.average(values, axis=0, weights=shares), rtol=1e-4, atol=1e-6)
     assert not np.array_equal(average, weight)
+
+
+def test_weights_given_to_a_model_after_its_run_is_made_are_trained(tmp_path):
+    with tiny.run(tmp_path / "a", dataclasses.replace(tiny.TRAINING, seed=4)) as other, tiny.run(tmp_path / "b") as run:
+        for ours, given in zip(run.model.variables, other.model.variables):
+            ours.assign(given)
+        run.alone()
+        for weight, given in zip(run.optimizer.weights, other.model.trainable_variables, strict=True):
+            np.testing.assert_array_equal(weight, given)
 
 
 def spoil(run):
@@ -412,7 +421,7 @@ def test_a_run_that_fails_does_not_stop_those_trained_with_it(tmp_path):
     configs = [dataclasses.replace(tiny.TRAINING, seed=seed) for seed in (3, 4)]
     data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
     with tiny.run(tmp_path / "3", configs[0], data=data) as first, tiny.run(tmp_path / "4", configs[1], data=data) as second:
-        spoil(first)
+        first.model.inference.bias.assign(first.model.inference.bias * np.nan)
         with pytest.raises(TrainingError, match="3: the ELBO is not finite at step 1"):
             train([first, second], 1)
     assert [line["step"] for line in read_log(tmp_path / "4" / "log.jsonl")] == [3, 5]
