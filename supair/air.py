@@ -16,7 +16,7 @@ from tensorflow_probability import distributions as tfd
 
 from supair.config import AirConfig
 from supair.geometry import crop
-from supair.inference import count_present
+from supair.inference import as_uniform, count_present
 from supair.scenes import require_side
 
 
@@ -244,8 +244,7 @@ class AIR(keras.Model):
             for_pres, for_where, for_what = tf.split(noise[:, step, : 4 + config.what_size], [1, 3, config.what_size], axis=1)
             if sample is None:
                 chance = tf.sigmoid(logit) * previous
-                uniform = 0.5 * (1.0 + tf.math.erf(for_pres / math.sqrt(2)))
-                z_pres = tf.cast(uniform < chance, images.dtype)  # without noise: the likelier one
+                z_pres = tf.cast(as_uniform(for_pres) < chance, images.dtype)  # without noise: the likelier one
                 z_where = where_loc + where_scale * for_where
             else:
                 z_pres, z_where = sample.z_pres[:, step, tf.newaxis], sample.z_where[:, step]
@@ -359,7 +358,7 @@ class AIR(keras.Model):
         if (warm_up := self.config.warm_up) is None:
             return None
         share = warm_up.share * tf.nn.relu(1.0 - tf.cast(step, noise.dtype) / warm_up.steps)
-        uniform = 0.5 * (1.0 + tf.math.erf(noise[:, 0, -1] / math.sqrt(2)))
+        uniform = as_uniform(noise[:, 0, -1])
         fewer = 1.0 + tf.floor((self.config.num_steps - 1) * tf.math.divide_no_nan(uniform, share))
         return tf.where(uniform < share, fewer, float(self.config.num_steps))
 

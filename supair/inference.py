@@ -20,6 +20,11 @@ def count_present(z_pres):
     return tf.reduce_sum(tf.cast(tf.round(z_pres), tf.int32), axis=1)
 
 
+def as_uniform(noise):
+    """Standard normal numbers as numbers uniform on [0, 1], by their distribution function."""
+    return 0.5 * (1.0 + tf.math.erf(noise / math.sqrt(2.0)))
+
+
 class SceneDescription(NamedTuple):
     """q(z | x) for a batch of scenes."""
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
 from supair.config import ConfigError, ModelConfig, SpnConfig
 from supair.geometry import SceneParts, crop, take_apart, take_apart_exactly
-from supair.inference import InferenceNetwork, SceneDescription
+from supair.inference import InferenceNetwork, SceneDescription, as_uniform
 
 
 class Elbo(NamedTuple):
@@ -202,7 +202,7 @@ class SuPAIR(keras.Model):
         """Crop all boxes, or share out the scene's pixels; `noise` [batch, step, 2] is for the latter alone."""
         if self.config.downsampling == "area":
             return take_apart(images, z_where, self.config.patch_size)
-        return take_apart_exactly(images, z_where, self.config.patch_size, 0.5 * (1.0 + tf.math.erf(noise / math.sqrt(2.0))))
+        return take_apart_exactly(images, z_where, self.config.patch_size, as_uniform(noise))
 
     def log_p_objects(self, parts: SceneParts):
         """log SPN_obj(patch | visible), [batch, step]."""
