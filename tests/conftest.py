@@ -3,8 +3,10 @@
 import dataclasses
 
 import hypothesis
+import keras
 import pytest
 import table2
+import tensorflow as tf
 import tiny
 
 import data
@@ -14,6 +16,12 @@ from supair.config import AirConfig
 
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("same every time")
+
+# What takes most of the tests' time is building the graphs of small models: without rewriting them, which XLA ignores, and
+# without shortening tracebacks it is a third less.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+tf.debugging.disable_traceback_filtering()
+keras.config.disable_traceback_filtering()
 
 
 @pytest.fixture
