@@ -6,6 +6,7 @@ Boxes are (left, top, width, height) in pixels; rows beyond a scene's count are 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def load_mnist(path: Path | str = MNIST_PATH) -> dict[str, np.ndarray]:
             digits = {name: archive[name] for name in ("x_train", "x_test")}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give the MNIST digits with --mnist FILE.npz") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not an npz file with x_train and x_test ({error})") from None
     for name, array in digits.items():
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or not len(array):

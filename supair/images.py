@@ -20,6 +20,8 @@ from supair.config import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FITS = ("resize", "tile")
+# What reading a damaged HDF5 or npz file can raise, or an array where an archive is expected.
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _SAMPLE = 2000  # scenes that grey levels and variances are suggested from
 
 
@@ -68,7 +70,7 @@ def read_images(path: Path, array: str = "images") -> Images:
                     images = images / np.float32(white)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path}: missing, damaged, or no {kind} file ({str(error).splitlines()[0][:150]})") from None
     if images.ndim not in (3, 4) or not images.size or (images.ndim == 4 and images.shape[3] != 3):
         raise ConfigError(f"{path}: expected {array} [n, height, width] or [n, height, width, 3], found {images.shape}")

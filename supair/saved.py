@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from supair.config import model_from_settings
-from supair.images import Preparation
+from supair.images import UNREADABLE, Preparation
 from supair.model import SuPAIR
 from supair.training import CHECKPOINTS, TrainingError, load_weights, write_whole
 
@@ -65,7 +63,7 @@ def _read_weights(model: SuPAIR, path: Path) -> None:
             if sorted(file.files) != sorted(_names(model)):
                 raise ValueError(f"expected {len(model.variables)} arrays, found {len(file.files)}, or others")
             arrays = [file[name] for name in _names(model)]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise TrainingError(f"{path}: damaged, or another model's ({error})") from None
     for variable, array in zip(model.variables, arrays):
         if array.shape != tuple(variable.shape) or array.dtype.kind != "f" or not np.all(np.isfinite(array)):

@@ -195,12 +195,15 @@ def test_wrong_scenes_are_not_written(tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no zip file", "pickle", "shape", "name"])
+@pytest.mark.parametrize("content", [None, b"", b"no zip file", "no archive", "pickle", "shape", "name"])
 def test_wrong_mnist_files_are_refused(tmp_path, content):
     path = tmp_path / "digits.npz"
     arrays = {"x_train": np.zeros([3, 28, 28], np.uint8), "x_test": np.zeros([3, 28, 28], np.uint8)}
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif content == "no archive":
+        with path.open("wb") as file:
+            np.save(file, arrays["x_train"])
     elif content == "pickle":
         np.savez(path, **{**arrays, "x_test": np.array([{}], object)})
     elif content == "shape":

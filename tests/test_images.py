@@ -119,6 +119,13 @@ def test_bad_arrays_are_refused(name, tmp_path):
         read_images(tmp_path / "a.npz")
 
 
+def test_an_array_is_no_archive(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, SQUARES.images)
+    with pytest.raises(ConfigError, match="a.npz: missing, damaged, or no .npz file"):
+        read_images(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
 def test_truncated_files_are_refused(name, tmp_path):
     np.savez(tmp_path / "a.npz", images=SQUARES.images)
