@@ -73,23 +73,22 @@ def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **ch
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first `steps` training steps, in which no z_pres counts as certain and boxes are enlarged.
+    """The first `steps` training steps, in which no z_pres counts as certain and every object has a price.
 
     A step whose z_pres falls to 0 before its boxes and the object model mean anything never comes back, because its
-    q(N >= i) is the weight of their gradients; so training sees doubt + (1 - 2 doubt) z_pres.  Steps that have to be
-    present, with nothing explained well yet, shrink their boxes to the smallest, learn to share an object, each a part of
-    it, and stay with that; so training sees boxes of width size scale_max + (1 - size) width, with aspect, left and top
-    as they are.
-    Both fall linearly to 0.
+    q(N >= i) is the weight of their gradients; so training sees d + (1 - 2 d) z_pres, with d = doubt^i at step i: the later
+    a step, the less it needs, since those before teach it most.  What steps kept alive like this can learn besides is to
+    share an object, each a part of it, or to cover what another step's box has missed, and they stay with that; so every
+    object costs `price` nats, as if p(N) fell faster.  Both fall linearly to 0.
     """
 
     doubt: float = 0.2
-    size: float = 0.3
+    price: float = 16.0
     steps: int = 600
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
-        _require(0 <= self.size <= 1, "a size from 0 to 1", self.size)
+        _require(0 <= self.price < math.inf, "a price of at least 0", self.price)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 
 

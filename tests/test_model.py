@@ -124,38 +124,23 @@ def test_terms_sum_to_the_written_out_bound():
     assert evaluation.elbo._fields == ("objects", "background", "count_prior", "overlap", "entropy")
 
 
-def test_warm_up_doubts_every_z_pres_less_and_less():
+def test_warm_up_doubts_every_z_pres_and_prices_objects_less_and_less():
     """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(doubt=0.3, size=0.0, steps=10)), seed=1)
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(doubt=0.3, price=5.0, steps=10)), seed=1)
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 2, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
     losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 5, 10, 99)]
-    for loss, doubt in zip(losses, (0.3, 0.15, 0.0, 0.0)):
-        z_pres = doubt + (1 - 2 * doubt) * paper.description.z_pres.numpy().astype(float)
+    for loss, left in zip(losses, (1.0, 0.5, 0.0, 0.0)):
+        doubts = left * np.array([0.3, 0.09])  # the first step's, and the second's
+        z_pres = doubts + (1 - 2 * doubts) * paper.description.z_pres.numpy().astype(float)
         at_least = np.cumprod(z_pres, axis=1)
         q_count = np.concatenate([np.ones([8, 1]), at_least], 1) * np.concatenate([1 - z_pres, np.ones([8, 1])], 1)
         penalty = np.log(120.0) - 120.0 * np.transpose(paper.parts.overlap)
         bound = np.sum(at_least * (paper.log_p_objects + penalty) - paper.log_q_where, axis=1)
         log_p_count = np.log(0.7) - 0.7 * np.arange(3)
         bound += np.sum(q_count * (paper.log_p_background + log_p_count - np.log(q_count)), axis=1)
-        assert loss == pytest.approx(-bound.mean(), rel=1e-4)
+        assert loss == pytest.approx(left * 5 * at_least.sum(axis=1).mean() - bound.mean(), rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
-
-
-def test_warm_up_enlarges_boxes_less_and_less():
-    """As if the first sigmoid of z_where, which decides the width, were s + (1 - s) m; left, top and aspect stay."""
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(doubt=0.0, size=0.6, steps=10)), seed=1)
-    images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.full([8, 2, 4], 0.5, np.float32)
-    description, low, high = model(images), model.config.scale_min, model.config.scale_max
-    widths, heights, lefts, tops = np.moveaxis(description.where_loc.numpy().astype(float), -1, 0)
-    losses = []
-    for step, size in ((0, 0.6), (5, 0.3), (10, 0.0), (99, 0.0)):
-        larger = low + (high - low) * (size + (1 - size) * (widths - low) / (high - low))
-        expected = np.stack([larger, heights / widths * larger, lefts, tops], axis=-1).astype(np.float32)
-        bound = model._evaluate(images, description._replace(where_loc=tf.constant(expected)), noise).elbo.total
-        losses.append(float(model.training_loss(images, noise, step)[0]))
-        assert losses[-1] == pytest.approx(-float(tf.reduce_mean(bound)), rel=1e-5)
-    assert losses[2] == losses[3] != pytest.approx(losses[0], rel=1e-3)
 
 
 def test_q_count_is_stick_breaking_and_count_rounds():
@@ -263,7 +248,7 @@ def test_impossible_models_are_refused(change, message):
     "build, message",
     [
         (lambda: WarmUp(doubt=0.6), "a doubt from 0 to 0.5, found 0.6"),
-        (lambda: WarmUp(size=float("nan")), "a size from 0 to 1, found nan"),
+        (lambda: WarmUp(price=float("nan")), "a price of at least 0, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
         (lambda: SpnConfig(0.3, 0.1), "0 < variance_min < variance_max, found 0.3 and 0.1"),
         (lambda: object_spn(structure="tree"), "structure random or poon_domingos, found tree"),
