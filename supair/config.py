@@ -73,22 +73,19 @@ def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **ch
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first `steps` training steps, in which no z_pres counts as certain and every object has a price.
+    """The first `steps` training steps, in which no z_pres counts as certain.
 
-    A step whose z_pres falls to 0 before its boxes and the object model mean anything never comes back, because its
-    q(N >= i) is the weight of their gradients; so training sees d + (1 - 2 d) z_pres, with d = doubt^i at step i: the later
-    a step, the less it needs, since those before teach it most.  What steps kept alive like this can learn besides is to
-    share an object, each a part of it, or to cover what another step's box has missed, and they stay with that; so every
-    object costs `price` nats, as if p(N) fell faster.  Both fall linearly to 0.
+    A step whose z_pres falls to 0 before its boxes and the object model mean anything may never come back, because its
+    q(N >= i) is the weight of their gradients; so training sees d + (1 - 2 d) z_pres, with d = doubt^i at step i, falling
+    linearly to 0.  The later a step, the less it is doubted: one that is kept alive without need learns to share an object
+    with another, or to cover what another's box has missed, and stays with that.
     """
 
-    doubt: float = 0.2
-    price: float = 16.0
+    doubt: float = 0.05
     steps: int = 600
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
-        _require(0 <= self.price < math.inf, "a price of at least 0", self.price)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 
 
@@ -327,7 +324,8 @@ def robust_model(dataset: str) -> ModelConfig:
 def robust_training(seed: int) -> TrainingConfig:
     """Adam at twice the code's learning rate, and averages of the weights.
 
-    From step to step the threshold between one object and two wanders, and the count accuracy with it; the average, over
-    about the last seventeenth of all steps so far, stands still.  The rate makes up for the time that the warm-up takes.
+    At that rate steps whose z_pres has fallen come back that at the code's do not.  From step to step the threshold between
+    one object and two wanders, and the count accuracy with it; the average, over about the last seventeenth of all steps so
+    far, stands still.
     """
     return TrainingConfig(seed=seed, learning_rate=2e-3, averaging=16.0)

@@ -138,21 +138,19 @@ class SuPAIR(keras.Model):
     def training_loss(self, images, noise, step):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO; both scalars.
 
-        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description that doubts every z_pres,
-        and the loss has the price of the objects on top.
+        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description that doubts every z_pres.
 
         Args:
           images, noise: as in `evaluate_elbo`.
           step: training steps made so far.
         """
-        description, price = self.inference(images), 0.0
+        description = self.inference(images)
         if (warm_up := self.config.warm_up) is not None:
             left = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
             doubts = left * warm_up.doubt ** tf.range(1.0, self.config.num_steps + 1.0, dtype=images.dtype)
             description = description._replace(z_pres=doubts + (1.0 - 2.0 * doubts) * description.z_pres)
-            price = warm_up.price * left * tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
-        return price - elbo, elbo
+        return -elbo, elbo
 
     def boxes(self, description: SceneDescription):
         """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where).
