@@ -76,13 +76,14 @@ class WarmUp:
     """The first `steps` training steps, in which no z_pres counts as certain.
 
     A step whose z_pres falls to 0 before its boxes and the object model mean anything may never come back, because its
-    q(N >= i) is the weight of their gradients; so training sees d + (1 - 2 d) z_pres, with d = doubt^i at step i, falling
-    linearly to 0.  The later a step, the less it is doubted: one that is kept alive without need learns to share an object
-    with another, or to cover what another's box has missed, and stays with that.
+    q(N >= i) is the weight of their gradients; so training sees d + (1 - 2 d) z_pres.  At step i of a scene d goes as a
+    parabola from 0 over doubt^i in the middle of the warm-up to 0 at its end: steps that are kept alive from the very first
+    share objects, each a part of one, while boxes are still small, and a third step that has long been kept alive without
+    need covers what other boxes miss; both stay with that.
     """
 
-    doubt: float = 0.05
-    steps: int = 600
+    doubt: float = 0.08
+    steps: int = 1000
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)

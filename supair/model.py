@@ -146,8 +146,8 @@ class SuPAIR(keras.Model):
         """
         description = self.inference(images)
         if (warm_up := self.config.warm_up) is not None:
-            left = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
-            doubts = left * warm_up.doubt ** tf.range(1.0, self.config.num_steps + 1.0, dtype=images.dtype)
+            time = tf.minimum(tf.cast(step, images.dtype) / warm_up.steps, 1.0)
+            doubts = 4.0 * time * (1.0 - time) * warm_up.doubt ** tf.range(1.0, self.config.num_steps + 1.0, dtype=images.dtype)
             description = description._replace(z_pres=doubts + (1.0 - 2.0 * doubts) * description.z_pres)
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo

@@ -124,14 +124,14 @@ def test_terms_sum_to_the_written_out_bound():
     assert evaluation.elbo._fields == ("objects", "background", "count_prior", "overlap", "entropy")
 
 
-def test_warm_up_doubts_every_z_pres_less_and_less():
+def test_warm_up_doubts_every_z_pres_most_in_its_middle():
     """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
     model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(doubt=0.3, steps=10)), seed=1)
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 2, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
-    losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 5, 10, 99)]
-    for loss, left in zip(losses, (1.0, 0.5, 0.0, 0.0)):
-        doubts = left * np.array([0.3, 0.09])  # the first step's, and the second's
+    losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 2, 5, 10, 99)]
+    for loss, height in zip(losses, (0.0, 0.64, 1.0, 0.0, 0.0)):
+        doubts = height * np.array([0.3, 0.09])  # the first step's, and the second's
         z_pres = doubts + (1 - 2 * doubts) * paper.description.z_pres.numpy().astype(float)
         at_least = np.cumprod(z_pres, axis=1)
         q_count = np.concatenate([np.ones([8, 1]), at_least], 1) * np.concatenate([1 - z_pres, np.ones([8, 1])], 1)
