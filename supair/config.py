@@ -325,7 +325,7 @@ def robust_model(dataset: str) -> ModelConfig:
 def robust_training(seed: int) -> TrainingConfig:
     """Adam at twice the code's learning rate, and averages of the weights.
 
-    At that rate steps whose z_pres has fallen come back that at the code's do not.  From step to step the threshold between
+    At that rate a step whose z_pres has fallen can come back that at the code's does not.  From step to step the threshold between
     one object and two wanders, and the count accuracy with it; the average, over about the last seventeenth of all steps so
     far, stands still.
     """
