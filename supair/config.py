@@ -73,20 +73,23 @@ def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **ch
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first `steps` training steps, in which no z_pres counts as certain.
+    """The first `steps` training steps, in which neither a step of a scene nor its absence counts as certain.
 
     A step whose z_pres falls to 0 before its boxes and the object model mean anything may never come back, because its
-    q(N >= i) is the weight of their gradients; so training sees d + (1 - 2 d) z_pres.  At step i of a scene d rises
-    from 0 to doubt^i in the middle of the warm-up and falls to 0 at its end, a parabola: steps that are kept alive from the
-    very first share objects, each a part of one, while boxes are still small, and a third step that has long been kept
-    alive without need covers what other boxes miss; both stay with that.
+    q(N >= i) is the weight of their gradients; and two steps that learn together can divide one object, or the scene's
+    regions, between them.  So training sees d + (1 - d - c) z_pres: with chance d a step is there and with chance c it is
+    not, whatever z_pres says.  With t from 0 to 1 over the warm-up d = 4 t (1 - t) doubt, a parabola, and c =
+    (1 - t)^2 dropout (later steps are left out of a part of q(N), so the first ones learn to explain scenes alone; nested
+    dropout, Rippel et al., 2014).  d is 0 at the last step: one that is kept alive without need covers what other boxes miss.
     """
 
-    doubt: float = 0.08
+    doubt: float = 0.1
+    dropout: float = 0.5
     steps: int = 1000
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
+        _require(0 <= self.dropout <= 0.5, "a dropout from 0 to 0.5", self.dropout)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 
 

@@ -138,7 +138,7 @@ class SuPAIR(keras.Model):
     def training_loss(self, images, noise, step):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO; both scalars.
 
-        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description that doubts every z_pres.
+        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description with other z_pres.
 
         Args:
           images, noise: as in `evaluate_elbo`.
@@ -147,8 +147,10 @@ class SuPAIR(keras.Model):
         description = self.inference(images)
         if (warm_up := self.config.warm_up) is not None:
             time = tf.minimum(tf.cast(step, images.dtype) / warm_up.steps, 1.0)
-            doubts = 4.0 * time * (1.0 - time) * warm_up.doubt ** tf.range(1.0, self.config.num_steps + 1.0, dtype=images.dtype)
-            description = description._replace(z_pres=doubts + (1.0 - 2.0 * doubts) * description.z_pres)
+            wanted = max(self.config.num_steps - 1, 1)  # all steps but the last, which is to spare
+            doubted = tf.cast(tf.range(self.config.num_steps) < wanted, images.dtype)
+            doubt, dropout = 4.0 * time * (1.0 - time) * warm_up.doubt * doubted, (1.0 - time) ** 2 * warm_up.dropout
+            description = description._replace(z_pres=doubt + (1.0 - doubt - dropout) * description.z_pres)
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo
 
