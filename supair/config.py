@@ -80,7 +80,7 @@ class WarmUp:
     regions, between them.  So training sees d + (1 - d - c) z_pres: with chance d a step is there and with chance c it is
     not, whatever z_pres says.  With t from 0 to 1 over the warm-up d = 4 t (1 - t) doubt, a parabola, and c = (1 - t) dropout
     (later steps are left out of a part of q(N), so that the first ones learn to explain scenes alone; nested dropout, Rippel
-    et al., 2014).  d is 0 at the last step: one that is kept alive without need covers what other boxes miss.
+    et al., 2014).  d is 0 at the last step, unless it is the only one: one that is kept alive without need covers what other boxes miss.
     """
 
     doubt: float = 0.2
