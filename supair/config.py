@@ -83,7 +83,7 @@ class WarmUp:
     et al., 2014).  d is 0 at the last step, unless it is the only one: one that is kept alive without need covers what other boxes miss.
     """
 
-    doubt: float = 0.2
+    doubt: float = 0.3
     dropout: float = 0.5
     steps: int = 1000
 
