@@ -3,7 +3,7 @@
     python reproduce/fig5_learning.py             trains what is missing (100 runs of 20 epochs), then draws
     python reproduce/fig5_learning.py --recorded  draws the recorded runs in results/
 
-Lines are means over all seeds that have got to the end, bands one standard deviation.  The marks at the right are where
+Lines are means over all seeds that have got to where they end, bands one standard deviation.  The marks at the right are where
 the published curves end (SuPAIR's: Table 2, "after convergence").  Seconds count training steps alone; they compare the
 models only if all runs are from machines of the same kind, and trained one by one (--together 1).  Ctrl-C draws what there is.
 """
@@ -36,16 +36,19 @@ CURVES = {
 
 
 class Curve(NamedTuple):
-    """Test accuracies of the seeds that have got furthest."""
+    """Test accuracies of several seeds at the same points."""
 
     epochs: np.ndarray  # [points]
     seconds: np.ndarray  # [points], mean over seeds
     accuracy: np.ndarray  # [seeds, points]
-    left_out: list[int]  # seeds that have not got as far as these
+    left_out: list[int]  # seeds that have not got as far as the last point
 
 
 def read_curve(runs: Path, model: str, recipe: str, dataset: str, seeds: list[int] | None = None) -> Curve | None:
-    """The curve of a model on a data set up to 20 epochs, or None if there is no run; `seeds=None` takes all there are."""
+    """The curve of a model on a data set up to 20 epochs, or None if there is no run; `seeds=None` takes all there are.
+
+    It ends where most measurements are on it: many seeds that are half trained count for more than one that has got to the end.
+    """
     by_seed = {}
     for seed in read_seeds(runs, model, dataset, recipe) if seeds is None else seeds:
         try:
@@ -58,8 +61,9 @@ def read_curve(runs: Path, model: str, recipe: str, dataset: str, seeds: list[in
             by_seed[seed] = lines
     if not by_seed:
         return None
-    points = max(map(len, by_seed.values()))  # all logs have their lines at the same steps
-    complete = [lines for lines in by_seed.values() if len(lines) == points]
+    lengths = [len(lines) for lines in by_seed.values()]  # all logs have their lines at the same steps
+    points = max(lengths, key=lambda points: (points * sum(length >= points for length in lengths), points))
+    complete = [lines[:points] for lines in by_seed.values() if len(lines) >= points]
     return Curve(
         np.array([line["epoch"] for line in complete[0]]),
         np.mean([[line["train_seconds"] for line in lines] for lines in complete], axis=0),

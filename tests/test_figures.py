@@ -93,6 +93,10 @@ def test_curves_are_means_over_all_seeds(unchecked, tmp_path, capsys):
     assert curve.accuracy.tolist() == [[0.9, 0.9], [0.5, 0.5]] and curve.left_out == [2]
     assert "seed3/log.jsonl: damaged" in capsys.readouterr().err
     assert fig5_learning.read_curve(tmp_path, "air", "paper", "sprites", [2]).accuracy.tolist() == [[0.1]]
+    for seed in (4, 5):  # most measurements are now on the curve of five seeds to step 10, the curve ends there
+        write_log(tmp_path / f"air/sprites/paper/seed{seed}", steps=(10,), accuracy=0.2)
+    curve = fig5_learning.read_curve(tmp_path, "air", "paper", "sprites")
+    assert curve.accuracy.tolist() == [[0.9], [0.5], [0.1], [0.2], [0.2]] and curve.left_out == []
     assert fig5_learning.read_curve(tmp_path, "supair", "paper", "sprites") is None
 
 
