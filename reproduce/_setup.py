@@ -137,7 +137,7 @@ def add_json(arguments: argparse.ArgumentParser, what: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write a file whole or not at all."""
     from supair.config import ConfigError
-    from supair.training import write_whole
+    from supair.files import write_whole
 
     try:
         write_whole(path, json.dumps(content, indent=2) + "\n")
@@ -148,8 +148,7 @@ def write_json(path: Path, content: object) -> None:
 def exit_with(main: Callable[[], int]) -> None:
     """Run a script's main function, and leave with its exit code or with one line about what went wrong."""
     from data import DataError
-    from supair.config import ConfigError
-    from supair.training import TrainingError
+    from supair.config import ConfigError, TrainingError
 
     try:
         code = main()

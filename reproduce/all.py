@@ -30,8 +30,7 @@ import table2
 from data import DATASETS
 from reproduce.experiments import PAPER_SEEDS, Experiment
 from reproduce.runs import Job, Work
-from supair.config import PAPER_EPOCHS
-from supair.training import TrainingError
+from supair.config import PAPER_EPOCHS, TrainingError
 
 
 def phases() -> list[list[Job]]:

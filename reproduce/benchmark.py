@@ -40,9 +40,10 @@ def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
 
     import data as scenes
     from reproduce.experiments import Experiment
+    from supair.evaluation import EVALUATION_BATCH, Evaluator, sample_noise
     from supair.hardware import matmul_gflops
     from supair.together import Together
-    from supair.training import EVALUATION_BATCH, Evaluator, Optimizer, make_train_steps, sample_noise, steps_per_call
+    from supair.training import Optimizer, make_train_steps, steps_per_call
 
     batch, side, steps, together = (case[name] for name in ("batch", "side", "steps", "together"))
     experiments = [Experiment(case["model"], "multi_mnist", "paper", seed) for seed in range(together)]

@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 
 from reproduce.experiments import TITLES, Experiment
 from reproduce.runs import Job, Settings, Work, log_lines
-from supair.config import PAPER_EPOCHS
+from supair.config import PAPER_EPOCHS, TrainingError
 from supair.figures import draw_scene
-from supair.training import TrainingError
 
 DATASETS = ("multi_mnist", "sprites")
 EPOCHS = (0.3, 0.5, 1, 3, PAPER_EPOCHS)

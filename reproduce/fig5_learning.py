@@ -22,8 +22,7 @@ from matplotlib.figure import Figure
 from data import DATASETS
 from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment, title
 from reproduce.runs import Job, Work, log_lines, read_seeds
-from supair.config import PAPER_EPOCHS
-from supair.training import TrainingError
+from supair.config import PAPER_EPOCHS, TrainingError
 
 # Models with their recipes, and how they are drawn.
 CURVES = {

@@ -15,8 +15,10 @@ import _setup
 
 from reproduce.experiments import Experiment
 from reproduce.runs import PRETRAINED, RECORDED, epoch_lines, log_lines
+from supair.config import TrainingError
+from supair.files import read_lines, seal, write_whole
 from supair.saved import write_weights
-from supair.training import TrainingError, load_weights, read_lines, seal, write_whole
+from supair.training import load_weights
 
 FILES = ("config.json", "sessions.jsonl", "log.jsonl")
 

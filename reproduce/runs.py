@@ -24,24 +24,11 @@ import data
 from reproduce import claims
 from reproduce.experiments import MODELS, Experiment
 from supair.air import AIR
+from supair.config import TrainingError
+from supair.files import read_lines, read_log, require_configuration, run_configuration, text_of, unseal, write_whole
 from supair.hardware import describe_machine, matmul_gflops
 from supair.model import SuPAIR
-from supair.training import (
-    SIGNALS,
-    Convergence,
-    Interrupted,
-    Run,
-    TrainingError,
-    load_weights,
-    read_lines,
-    read_log,
-    require_configuration,
-    run_configuration,
-    text_of,
-    train,
-    unseal,
-    write_whole,
-)
+from supair.training import SIGNALS, Convergence, Interrupted, Run, load_weights, train
 
 GRACE = 1.5  # seconds in which a run that is asked to stop can save itself
 DATA_SEED = 0  # all runs see the same scenes

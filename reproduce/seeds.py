@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from reproduce.experiments import TITLES, Experiment, title
 from reproduce.runs import Job, Work, log_lines
-from supair.training import TrainingError
+from supair.config import TrainingError
 
 PASSED = 0.97  # a count accuracy at which times are compared
 SEEDS, FEWER_SEEDS = range(20), range(5)

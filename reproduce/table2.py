@@ -21,9 +21,8 @@ import _setup
 from data import DATASETS
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
 from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at
-from supair.config import PAPER_EPOCHS
+from supair.config import PAPER_EPOCHS, TrainingError
 from supair.hardware import describe_machine, matmul_gflops
-from supair.training import TrainingError
 
 PAPER_MODELS = ("supair", "air")
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0

@@ -11,6 +11,7 @@ from supair.config import (
     ModelConfig,
     SpnConfig,
     TrainingConfig,
+    TrainingError,
     WarmUp,
     background_spn,
     object_spn,
@@ -21,7 +22,7 @@ from supair.config import (
 from supair.distribution import choose_strategy
 from supair.model import Elbo, Evaluation, SuPAIR
 from supair.scenes import InMemoryScenes
-from supair.training import Convergence, Run, TrainingError, train
+from supair.training import Convergence, Run, train
 
 __all__ = [
     "ConfigError",

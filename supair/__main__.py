@@ -22,15 +22,25 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from supair.config import ConfigError, ModelConfig, TrainingConfig, WarmUp, background_spn, object_spn, robust_training
+from supair.config import (
+    ConfigError,
+    ModelConfig,
+    TrainingConfig,
+    TrainingError,
+    WarmUp,
+    background_spn,
+    object_spn,
+    robust_training,
+)
 from supair.detection import check_output, detect, write_results
 from supair.distribution import Team, choose_strategy
+from supair.files import run_configuration
 from supair.images import FITS, Images, Preparation, read_images, suggest_variances
 from supair.metrics import count_accuracy
 from supair.model import SuPAIR
 from supair.saved import load_model
 from supair.scenes import InMemoryScenes
-from supair.training import Interrupted, Run, TrainingError, run_configuration
+from supair.training import Interrupted, Run
 
 LARGEST_SIDE = 100  # pixels; a scene of this side takes four times as long as the paper's
 LEAST_EPOCH = 50  # steps; a set that has fewer is gone through several times an epoch

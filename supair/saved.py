@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from supair.config import model_from_settings
+from supair.config import TrainingError, model_from_settings
+from supair.files import write_whole
 from supair.images import UNREADABLE, Preparation
 from supair.model import SuPAIR
-from supair.training import CHECKPOINTS, TrainingError, load_weights, write_whole
+from supair.training import CHECKPOINTS, load_weights
 
 WEIGHTS = "weights.npz"
 

@@ -12,12 +12,10 @@ import errno
 import fcntl
 import functools
 import json
-import os
 import signal
 import sys
 import threading
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +25,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from supair import metrics
 from supair.air import AIR
 from supair.config import ConfigError, TrainingConfig, TrainingError
 from supair.distribution import Team, first_line
+from supair.evaluation import Evaluator, grey, sample_noise
+from supair.files import append_line, read_log, require_configuration, run_configuration, text_of, write_whole
 from supair.hardware import has_gpu
 from supair.model import SuPAIR
 from supair.together import Together, stack, unstack
@@ -39,10 +38,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a run with its state saved
 CHECKPOINTS = "checkpoints"  # folder of a run
 STEPS_PER_CALL = {"CPU": 10, "GPU": 50}  # training steps that one call of the compiled function makes
 CHECKPOINT_SECONDS = 60  # time between two checkpoints
-EVALUATION_BATCH = 250
-EXAMPLES = 10  # first test scenes whose boxes are in the log, so that Figure 4 can be drawn from it
 _KEPT = "the last good checkpoint is kept. Try a lower learning rate or, for SuPAIR, larger minimum variances"
-EVALUATION_SEED = 2**31  # noise on the test set, the same at every evaluation; above every run's seed
 
 
 class Interrupted(BaseException):  # like KeyboardInterrupt, so that nothing that handles errors takes it for one
@@ -54,15 +50,6 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, so that nothing tha
 
     def __reduce__(self):  # so that it can be passed on from one process to another
         return type(self), (str(self), self.signum)
-
-
-def sample_noise(model: SuPAIR | AIR | Together, seed: int, step: int, scenes: int) -> np.ndarray:
-    """Standard normal noise [scenes, num_steps, noise_size], decided by seed and training step alone.
-
-    From NumPy, because TensorFlow's own depends on the device and on whether it is compiled.
-    """
-    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
-    return generator.standard_normal([scenes, model.config.num_steps, model.noise_size], dtype=np.float32)
 
 
 class Optimizer:
@@ -189,12 +176,12 @@ def make_train_steps(
     def train_steps(images, noise, first, last):
         images = tf.reshape(images, [-1, batch_size, *images.shape[1:]])
         if step_of_team is not None:  # a call for no steps compiles, because it depends on what that needs
-            unused = tf.cond(first == last, lambda: step_of_team(_grey(images[0], white), noise[0, 0], apply=False), lambda: 0.0)
+            unused = tf.cond(first == last, lambda: step_of_team(grey(images[0], white), noise[0, 0], apply=False), lambda: 0.0)
             with tf.control_dependencies([unused]):
                 first = tf.identity(first)
 
         def body(step, elbos):
-            return step + 1, elbos.write(step, train_step(_grey(images[step], white), noise[step]))
+            return step + 1, elbos.write(step, train_step(grey(images[step], white), noise[step]))
 
         elbos = tf.TensorArray(tf.float32, size=noise.shape[0], element_shape=[noise.shape[1]])
         _, elbos = tf.while_loop(lambda step, _: step < last, body, [first, elbos])
@@ -210,101 +197,6 @@ def _gradients(model: SuPAIR | AIR, images, step, noise):
         tape.watch(weights)
         loss, elbo = model.training_loss(images, noise, step)
     return tape.gradient(loss, weights), elbo
-
-
-def _grey(images, white: int):
-    """Grey levels as the models want them, float32 in [0, 1]."""
-    return tf.cast(images, tf.float32) / float(white)
-
-
-def _describe(model: SuPAIR | AIR, images):
-    """z_pres and boxes of every step, [batch, step, 5]."""
-    description = model(images)
-    return tf.concat([description.z_pres[..., tf.newaxis], model.boxes(description)], axis=-1)
-
-
-def _elbo_terms(model: SuPAIR | AIR, images, noise):
-    return tf.stack(list(model.evaluate_elbo(images, noise).elbo))  # [term, batch]
-
-
-class Evaluator:
-    """Measures a model, or several together, on the test set; every result is a list with one for each member.
-
-    Args:
-      model: what to measure.
-      scenes: has `images`, `white`, `counts` (None: not known, and what needs them is None), `boxes` and a length.
-      compiled: whether to compile with XLA.
-    """
-
-    def __init__(self, model: SuPAIR | AIR | Together, scenes, compiled: bool = True):
-        self.model, self.scenes = model, scenes
-        self._batch = min(EVALUATION_BATCH, len(scenes))
-        self._starts = range(0, len(scenes), self._batch)
-        missing = len(self._starts) * self._batch - len(scenes)  # so that the last batch has the same shape
-        images = np.pad(scenes.images[:], [(0, missing), (0, 0), (0, 0)])
-        self._images = tf.constant(images.reshape(-1, self._batch, *images.shape[1:]))  # [batches, batch, B, B]
-
-        def batch_by_batch(function):
-            def of_batch(inputs):
-                images, *others = inputs
-                arguments = (_grey(images, scenes.white), *others)
-                return model.map(function, arguments) if isinstance(model, Together) else function(model, *arguments)[tf.newaxis]
-
-            @tf.function(jit_compile=compiled, autograph=False)
-            def of_all(*inputs):
-                return tf.map_fn(of_batch, inputs, fn_output_signature=tf.float32)
-
-            return of_all
-
-        self._describe_all, self._evaluate_all = batch_by_batch(_describe), batch_by_batch(_elbo_terms)
-
-    def _described(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of every member z_pres [scenes, step], boxes [scenes, step, 4] and counts [scenes]."""
-        found = np.moveaxis(self._describe_all(self._images).numpy(), 1, 0)  # [member, batches, batch, step, 5]
-        found = found.reshape(len(found), -1, *found.shape[3:])[:, : len(self.scenes)]
-        return [(of[..., 0], of[..., 1:], np.sum(np.round(of[..., 0]) == 1, axis=1)) for of in found]
-
-    def quick(self, examples: bool = False) -> list[dict[str, Any]]:
-        """Count accuracies and, if asked for, z_pres and boxes (pixels) of the first test scenes, rounded."""
-        return [self._quick(*described, examples) for described in self._described()]
-
-    def _quick(self, z_pres, boxes, counts, examples: bool) -> dict[str, Any]:
-        measured: dict[str, Any] = {"test_accuracy": None}
-        if self.scenes.counts is not None:
-            measured["test_accuracy"] = metrics.count_accuracy(self.scenes.counts, counts)
-        if examples:
-            measured["test_examples"] = {
-                "z_pres": np.round(z_pres[:EXAMPLES].astype(float), 3).tolist(),
-                "boxes": np.round(boxes[:EXAMPLES].astype(float), 2).tolist(),
-            }
-        return measured
-
-    def full(self) -> list[dict[str, Any]]:
-        """Besides these, the confusion of counts, the mean IoU of matched boxes, and the ELBO's terms (means, nats)."""
-        noise = [sample_noise(self.model, EVALUATION_SEED, start, self._batch) for start in self._starts]
-        terms = self._evaluate_all(self._images, np.stack(noise)).numpy()  # [batches, member, term, batch]
-        terms = np.transpose(terms, [1, 2, 0, 3]).reshape(terms.shape[1], terms.shape[2], -1)[..., : len(self.scenes)]
-        return [
-            self._full(*described, of_member) for described, of_member in zip(self._described(), terms.mean(axis=-1, dtype=float))
-        ]
-
-    def _full(self, z_pres, boxes, counts, terms) -> dict[str, Any]:
-        num_steps, true_counts = self.model.config.num_steps, self.scenes.counts
-        measured = {
-            **self._quick(z_pres, boxes, counts, examples=True),
-            "test_elbo": float(terms.sum()),
-            "test_elbo_terms": dict(zip(self.model.elbo_terms, map(float, terms))),
-        }
-        if true_counts is None:
-            return {**measured, "test_counts": np.bincount(counts, minlength=num_steps + 1).tolist()}
-        iou = metrics.mean_matched_iou(self.scenes.boxes, true_counts, boxes, np.round(z_pres) == 1)
-        confusion = metrics.count_confusion(true_counts, counts, num_steps)
-        return {
-            **measured,
-            "test_confusion": confusion,
-            "test_collapse": metrics.collapse(confusion),
-            "test_mean_iou": None if np.isnan(iou) else iou,  # NaN is no JSON
-        }
 
 
 class Convergence(NamedTuple):
@@ -791,122 +683,3 @@ def load_weights(model: SuPAIR | AIR, directory: Path) -> None:
         raise
     except Exception as error:  # TensorFlow raises a dozen types for damaged checkpoints
         raise TrainingError(f"{latest}: does not fit the model, or is damaged ({first_line(error)})") from None
-
-
-def run_configuration(model: Any, training: TrainingConfig, identity: dict[str, Any]) -> dict[str, Any]:
-    """What `config.json` holds: everything that decides a run."""
-    config = {"model": dataclasses.asdict(model), "training": dataclasses.asdict(training), **identity}
-    return json.loads(json.dumps(config))
-
-
-def require_configuration(path: Path, expected: dict[str, Any]) -> None:
-    """Check that a run's `config.json` holds what is expected.
-
-    Raises:
-      TrainingError: if it does not, or is damaged.
-    """
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError("not a JSON object")
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: missing or damaged ({error}); delete the directory to start again") from None
-    if different := difference(found, expected):
-        raise TrainingError(f"{path}: this directory holds another run ({different}); choose another directory or delete it")
-
-
-def difference(found: Any, expected: Any, name: str = "") -> str:
-    """Where two configurations differ first, in words; empty if they do not."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in sorted(found.keys() | expected.keys()):
-            if inner := difference(found.get(key), expected.get(key), f"{name}.{key}" if name else key):
-                return inner
-        return ""
-    return "" if found == expected else f"{name}: expected {expected}, found {found}"
-
-
-def seal(content: dict[str, Any]) -> dict[str, Any]:
-    """Plain values for JSON with a checksum of them as the last one, so that a changed digit does not go unnoticed."""
-    return {**content, "crc32": zlib.crc32(json.dumps(content).encode())}
-
-
-def unseal(content: Any) -> dict[str, Any]:
-    """The values without the checksum; those written before there were checksums have none.
-
-    Raises:
-      ValueError: if it is no dictionary, or its checksum another one.
-    """
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    values = {name: value for name, value in content.items() if name != "crc32"}
-    if "crc32" in content and content != seal(values):
-        raise ValueError("its content does not match its checksum")
-    return values
-
-
-def text_of(lines: list[dict[str, Any]]) -> str:
-    """What a file of JSON lines holds; ValueError if a number is not finite."""
-    return "".join(json.dumps(seal(line), allow_nan=False) + "\n" for line in lines)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON lines; none if there is no file, and a last line cut off by a crash is left out.
-
-    Raises:
-      TrainingError: if any other line is damaged, or the file cannot be read.
-    """
-    try:
-        parsed = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-        lines = [unseal(line) for line in parsed]
-        if len({"crc32" in line for line in parsed}) > 1:
-            raise ValueError("a line without its checksum")
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: damaged ({error})") from None
-    return lines
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, as `read_lines`.
-
-    Raises:
-      TrainingError: as `read_lines`, and if a line is no measurement or their steps do not grow.
-    """
-    lines = read_lines(path)
-    needed = {"step", "epoch", "train_seconds", "test_accuracy"}
-    if not all(needed <= line.keys() for line in lines):
-        raise TrainingError(f"{path}: damaged (a line that is no measurement)")
-    if any(line["step"] >= following["step"] for line, following in zip(lines, lines[1:])):
-        raise TrainingError(f"{path}: damaged (lines in a wrong order)")
-    return lines
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON line and make sure it is on the disk.
-
-    Raises:
-      TrainingError: if it cannot be written.
-    """
-    try:
-        with open(path, "a") as file:
-            file.write(text_of([line]))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be written ({error.strerror})") from None
-    except ValueError:
-        raise TrainingError(f"{path}: a measurement is not finite at step {line['step']}: {line}") from None
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and rename it, so that it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

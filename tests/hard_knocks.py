@@ -41,7 +41,7 @@ import tiny
 import data
 from reproduce import claims, runs
 from reproduce.experiments import Experiment
-from supair import ConfigError, TrainingError, training
+from supair import ConfigError, TrainingError, files, training
 
 OURS = (data.DataError, TrainingError, ConfigError)
 EPOCHS = 2  # of a tiny run, 5 steps each
@@ -231,13 +231,13 @@ def _damaged_runs(tell, folder, rng, rounds):
         with tiny.run(directory, model=MODEL) as run:
             run.train(epoch)
             states[run.step], logs[run.step] = digest_of(run), curve_of(directory)
-    lines = {step: training.read_log(directory / "log.jsonl")[: len(log)] for step, log in logs.items()}
+    lines = {step: files.read_log(directory / "log.jsonl")[: len(log)] for step, log in logs.items()}
     kept = folder / "kept"
     shutil.copytree(directory, kept)
 
     def use():
         expected = {digest: step for step, digest in states.items()}
-        read = training.read_log(directory / "log.jsonl")  # as tables and figures do, before the run repairs anything
+        read = files.read_log(directory / "log.jsonl")  # as tables and figures do, before the run repairs anything
         require(read == lines[10][: len(read)], "other numbers in the log")
         try:
             with tiny.run(directory, model=MODEL) as run:
@@ -275,7 +275,7 @@ def digest_of(run) -> str:
 
 def curve_of(directory: Path) -> list[dict]:
     """The log without what depends on the clock."""
-    lines = training.read_log(directory / "log.jsonl")
+    lines = files.read_log(directory / "log.jsonl")
     return [{name: value for name, value in line.items() if name != "train_seconds"} for line in lines]
 
 
@@ -291,13 +291,13 @@ def _damaged_notes(tell, folder, rng, rounds):
     experiment = Experiment("supair", "sprites", "paper", 0)
     directory = folder / "runs" / experiment.path
     directory.mkdir(parents=True)
-    config = training.run_configuration(
+    config = files.run_configuration(
         experiment.model_config(), experiment.training_config(), runs._identity(experiment, "0" * 64)
     )
     (directory / "config.json").write_text(json.dumps(config))
     for step in (1, 2):
         line = {"step": step, "epoch": step, "train_seconds": 1.5, "train_elbo": 2.5, "test_accuracy": 0.5, "test_elbo": 3.5}
-        training.append_line(directory / "log.jsonl", line)
+        files.append_line(directory / "log.jsonl", line)
         runs._note_session(directory / "sessions.jsonl", step, 1)
     record.RECORDED = folder / "results"
 
@@ -369,7 +369,7 @@ def require_whole(directory: Path) -> None:
     """No file of a run is half-written: each is whole, or has not got its name yet; a log's last line may be cut off."""
     if (directory / "config.json").exists():
         json.loads((directory / "config.json").read_text())
-    training.read_log(directory / "log.jsonl")
+    files.read_log(directory / "log.jsonl")
     for index in (directory / training.CHECKPOINTS).glob("*.index"):
         reader = tf.train.load_checkpoint(str(index.with_suffix("")))
         for name in reader.get_variable_to_shape_map():
@@ -667,9 +667,7 @@ def lost_machine(folder: Path, rng: random.Random, number: int = 4) -> str:
     for name in ("one", "two"):
         alone = [sys.executable, "-m", "supair", *command, "--output", str(folder / name), "--steps", str(steps)]
         require(subprocess.run(alone, cwd=ROOT, capture_output=True, check=False).returncode == 0, "it does not go on")
-    one, two = (
-        np.array([line["train_elbo"] for line in training.read_log(folder / name / "log.jsonl")]) for name in ("one", "two")
-    )
+    one, two = (np.array([line["train_elbo"] for line in files.read_log(folder / name / "log.jsonl")]) for name in ("one", "two"))
     difference = np.max(np.abs(two - one)) / np.ptp(one)
     require(difference < 1e-2, f"another curve, by {difference:.1e} of its range")
     return f"the other ended after {', '.join(outcomes)}; curves differ by {difference:.1e} of their range after {steps} steps"

@@ -10,8 +10,10 @@ import tiny
 
 from supair.air import AIR, AirSample, sample_at, scene_points, window_points
 from supair.config import AirConfig, AirWarmUp, ConfigError, TrainingConfig, air_training
+from supair.evaluation import sample_noise
+from supair.files import read_log
 from supair.together import Together
-from supair.training import Optimizer, Run, make_train_steps, read_log, sample_noise
+from supair.training import Optimizer, Run, make_train_steps
 
 TINY = AirConfig(
     scene_size=8, window_size=5, num_steps=2, lstm_units=4, hidden_units=6, head_units=3, what_size=2, count_ratio=0.4

@@ -17,7 +17,7 @@ from supair import ConfigError, Run, SuPAIR, __main__, choose_strategy, train
 from supair.air import AIR
 from supair.config import AirConfig
 from supair.distribution import Team
-from supair.training import read_log
+from supair.files import read_log
 
 SMALLER = dataclasses.replace(tiny.MODEL, object=dataclasses.replace(tiny.MODEL.object, repetitions=1))  # compiles sooner
 TINY_AIR = AirConfig(scene_size=12, window_size=6, num_steps=2, lstm_units=8, hidden_units=6, head_units=3, what_size=2)

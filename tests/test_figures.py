@@ -19,9 +19,11 @@ from data.scenes import MNIST_PATH
 from reproduce import runs
 from reproduce.experiments import Experiment
 from reproduce.runs import Job, Settings
+from supair.config import TrainingError
 from supair.figures import STEP_COLORS, draw_scene, outline
+from supair.files import unseal
 from supair.saved import load_model
-from supair.training import TrainingError, load_weights, unseal
+from supair.training import load_weights
 
 EXAMPLES = {"z_pres": [[0.9, 0.2, 0.6]] * 10, "boxes": [[[4, 5, 20, 22]] * 3] * 10}
 

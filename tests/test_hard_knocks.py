@@ -17,7 +17,7 @@ import tiny
 from reproduce import claims, runs
 from reproduce.experiments import Experiment
 from reproduce.runs import Job, Settings, Work
-from supair import TrainingError, training
+from supair import TrainingError, files, training
 
 # Does jobs 0 ... 19: a line in a file for each, after a moment's work.  The first process never ends its first job.
 WORKER = """
@@ -92,7 +92,7 @@ def test_work_leaves_claimed_runs_alone_and_comes_back_to_them(tmp_path, monkeyp
     def train(jobs, settings):
         done.extend(job.experiment.seed for job in jobs)
         line = {"step": 1, "epoch": 1, "test_accuracy": 0.5, "test_elbo": 1, "train_seconds": 1}
-        training.append_line(settings.runs / jobs[0].experiment.path / "log.jsonl", line)
+        files.append_line(settings.runs / jobs[0].experiment.path / "log.jsonl", line)
 
     monkeypatch.setattr(runs, "run_apart", train)
     monkeypatch.setattr(runs, "matmul_gflops", lambda: 100.0)
@@ -151,11 +151,11 @@ def test_a_changed_byte_is_noticed(tmp_path, name):
         with pytest.raises(TrainingError, match="does not fit the model, or is damaged"):
             training.load_weights(None, tmp_path)
         return
-    training.append_line(path, line)
-    assert training.read_log(path) == [line]
+    files.append_line(path, line)
+    assert files.read_log(path) == [line]
     path.write_text(path.read_text().replace("0.5", "0.6"))
     with pytest.raises(TrainingError, match=f"{name}: damaged .its content does not match its checksum"):
-        training.read_lines(path)
+        files.read_lines(path)
     path.write_bytes(b"\xff" + path.read_bytes())
     with pytest.raises(TrainingError, match=f"{name}: damaged"):
         runs._note_session(Path(path), 0, 1)

@@ -17,10 +17,10 @@ from data.letters import draw_letters, write_letters
 from reproduce.runs import PRETRAINED
 from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingConfig, TrainingError, __main__, metrics
 from supair.detection import Detection, check_output, detect, draw_overlay, write_results
+from supair.evaluation import Evaluator
 from supair.images import Images, Preparation, grey, read_images, suggest_variances
 from supair.inference import SceneDescription
 from supair.saved import WEIGHTS, load_model, write_weights
-from supair.training import Evaluator
 
 SQUARES = tiny.scenes(60)
 

@@ -10,7 +10,9 @@ import tensorflow as tf
 import tiny
 
 from supair import ConfigError, InMemoryScenes, SuPAIR, TrainingError, WarmUp, train
-from supair.training import Convergence, Interrupted, Optimizer, make_train_steps, read_log, sample_noise
+from supair.evaluation import sample_noise
+from supair.files import read_log
+from supair.training import Convergence, Interrupted, Optimizer, make_train_steps
 
 VOLATILE = {"train_seconds"}
 
@@ -309,7 +311,7 @@ def test_damaged_runs_are_refused(after_an_epoch, tmp_path, pattern, damage):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_is_one_clear_error(tmp_path):
-    from supair.training import append_line
+    from supair.files import append_line
 
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="log.jsonl: cannot be written .No space left"):
@@ -317,7 +319,7 @@ def test_full_disk_is_one_clear_error(tmp_path):
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    from supair.training import write_whole
+    from supair.files import write_whole
 
     def full(*_):
         raise OSError(28, "No space left on device")
