@@ -213,7 +213,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--recipe",
         choices=("robust", "paper"),
         default="robust",
-        help="with a warm-up, twice the learning rate and averaged weights, or as in the paper (default: robust)",
+        help="with a warm-up and averaged weights, or as in the paper (default: robust)",
     )
     trainer.add_argument(
         "--distribute", action="store_true",
