@@ -105,6 +105,8 @@ def draw(found: dict[Panel, list[Seed]]) -> Figure:
     figure = Figure(figsize=(13, 6), layout="constrained")
     axes = figure.subplots(2, 4).flat
     for panel, runs in found.items():
+        if not runs:
+            continue
         here = next(axes)
         for run in runs:
             here.plot(run.epochs, [100 * value for value in run.accuracy], linewidth=0.8)
