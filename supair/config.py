@@ -78,9 +78,10 @@ class WarmUp:
     A step whose z_pres falls to 0 before its boxes and the object model mean anything may never come back, because its
     q(N >= i) is the weight of their gradients; and two steps that learn together can divide one object, or the scene's
     regions, between them.  So training sees d + (1 - d - c) z_pres: with chance d a step is there and with chance c it is
-    not, whatever z_pres says.  With t from 0 to 1 over the warm-up d = 4 t (1 - t) doubt, a parabola, and c = (1 - t) dropout
-    (later steps are left out of a part of q(N), so that the first ones learn to explain scenes alone; nested dropout, Rippel
-    et al., 2014).  d is 0 at the last step, unless it is the only one: one that is kept alive without need covers what other boxes miss.
+    not, whatever z_pres says.  With t from 0 to 1 over the warm-up c = (1 - t) dropout (later steps are left out of a part of
+    q(N), so that the first ones learn to explain scenes alone; nested dropout, Rippel et al., 2014), and d = 27/4 t² (1 - t)
+    doubt, which is small while that lasts and largest, `doubt`, at t = 2/3.  d is 0 at the last step, unless it is the only
+    one: one that is kept alive without need covers what other boxes miss.
     """
 
     doubt: float = 0.3
