@@ -78,19 +78,19 @@ class WarmUp:
     A step whose z_pres falls to 0 before its boxes and the object model mean anything may never come back, because its
     q(N >= i) is the weight of their gradients; and two steps that learn together can divide one object, or the scene's
     regions, between them.  So training sees d + (1 - d - c) z_pres: with chance d a step is there and with chance c it is
-    not, whatever z_pres says.  With t from 0 to 1 over the warm-up c = (1 - t) dropout (later steps are left out of a part of
-    q(N), so that the first ones learn to explain scenes alone; nested dropout, Rippel et al., 2014), and d = 27/4 t² (1 - t)
-    doubt, which is small while that lasts and largest, `doubt`, at t = 2/3.  d is 0 at the last step, unless it is the only
-    one: one that is kept alive without need covers what other boxes miss.
+    not, whatever z_pres says.  With t from 0 to 1 over the warm-up d = 4 t (1 - t) doubt, a parabola, and c = (1 - t) dropout
+    from the second step on (these are left out of a part of q(N), so that the first learns to explain scenes alone; nested
+    dropout, Rippel et al., 2014).  d is 0 at the last step, unless it is the only one: one that is kept alive without need
+    covers what other boxes miss.
     """
 
     doubt: float = 0.3
-    dropout: float = 0.5
+    dropout: float = 0.8
     steps: int = 1000
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
-        _require(0 <= self.dropout <= 0.5, "a dropout from 0 to 0.5", self.dropout)
+        _require(0 <= self.dropout <= 0.8, "a dropout from 0 to 0.8", self.dropout)  # so that d + c is at most 1
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 
 
@@ -327,7 +327,7 @@ def robust_model(dataset: str) -> ModelConfig:
 
 
 def robust_training(seed: int) -> TrainingConfig:
-    """The code's Adam, and averages of the weights.
+    """Adam as in the authors' code, and averages of the weights.
 
     From step to step the threshold between one object and two wanders, and the count accuracy with it; the average, over
     about the last seventeenth of all steps so far, stands still.

@@ -149,8 +149,8 @@ class SuPAIR(keras.Model):
             time = tf.minimum(tf.cast(step, images.dtype) / warm_up.steps, 1.0)
             wanted = max(self.config.num_steps - 1, 1)  # all steps but the last, which is to spare
             doubted = tf.cast(tf.range(self.config.num_steps) < wanted, images.dtype)
-            doubt = warm_up.doubt * 6.75 * tf.square(time) * (1.0 - time) * doubted
-            dropout = warm_up.dropout * (1.0 - time)
+            left_out = tf.cast(tf.range(self.config.num_steps) > 0, images.dtype)
+            doubt, dropout = 4.0 * time * (1.0 - time) * warm_up.doubt * doubted, (1.0 - time) * warm_up.dropout * left_out
             description = description._replace(z_pres=doubt + (1.0 - doubt - dropout) * description.z_pres)
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo

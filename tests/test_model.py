@@ -130,9 +130,10 @@ def test_warm_up_keeps_z_pres_from_certainty():
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 2, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
     losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 2, 5, 10, 99)]
-    for loss, doubt, dropout in zip(losses, (0.0, 0.0648, 0.253125, 0.0, 0.0), (0.4, 0.32, 0.2, 0.0, 0.0)):
+    for loss, doubt, dropout in zip(losses, (0.0, 0.192, 0.3, 0.0, 0.0), (0.4, 0.32, 0.2, 0.0, 0.0)):
         doubts = np.array([doubt, 0.0])  # of the first step alone: the second is the last
-        z_pres = doubts + (1 - doubts - dropout) * paper.description.z_pres.numpy().astype(float)
+        dropouts = np.array([0.0, dropout])  # never of the first
+        z_pres = doubts + (1 - doubts - dropouts) * paper.description.z_pres.numpy().astype(float)
         at_least = np.cumprod(z_pres, axis=1)
         q_count = np.concatenate([np.ones([8, 1]), at_least], 1) * np.concatenate([1 - z_pres, np.ones([8, 1])], 1)
         penalty = np.log(120.0) - 120.0 * np.transpose(paper.parts.overlap)
@@ -249,8 +250,8 @@ def test_impossible_models_are_refused(change, message):
     [
         (lambda: WarmUp(doubt=0.6), "a doubt from 0 to 0.5, found 0.6"),
         (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 0.5, found nan"),
-        (lambda: WarmUp(dropout=0.6), "a dropout from 0 to 0.5, found 0.6"),
-        (lambda: WarmUp(dropout=float("nan")), "a dropout from 0 to 0.5, found nan"),
+        (lambda: WarmUp(dropout=0.9), "a dropout from 0 to 0.8, found 0.9"),
+        (lambda: WarmUp(dropout=float("nan")), "a dropout from 0 to 0.8, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
         (lambda: SpnConfig(0.3, 0.1), "0 < variance_min < variance_max, found 0.3 and 0.1"),
         (lambda: object_spn(structure="tree"), "structure random or poon_domingos, found tree"),
