@@ -148,9 +148,9 @@ class SuPAIR(keras.Model):
         if (warm_up := self.config.warm_up) is not None:
             time = tf.minimum(tf.cast(step, images.dtype) / warm_up.steps, 1.0)
             wanted = max(self.config.num_steps - 1, 1)  # all steps but the last, which is to spare
-            doubted = tf.cast(tf.range(self.config.num_steps) < wanted, images.dtype)
-            left_out = tf.cast(tf.range(self.config.num_steps) > 0, images.dtype)
-            doubt, dropout = 4.0 * time * (1.0 - time) * warm_up.doubt * doubted, (1.0 - time) * warm_up.dropout * left_out
+            index = tf.range(self.config.num_steps)
+            doubt = 4.0 * time * (1.0 - time) * warm_up.doubt * tf.cast(index < wanted, images.dtype)
+            dropout = (1.0 - time) * warm_up.dropout * tf.cast(index > 0, images.dtype)
             description = description._replace(z_pres=doubt + (1.0 - doubt - dropout) * description.z_pres)
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo

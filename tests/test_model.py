@@ -126,19 +126,19 @@ def test_terms_sum_to_the_written_out_bound():
 
 def test_warm_up_keeps_z_pres_from_certainty():
     """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(doubt=0.3, dropout=0.4, steps=10)), seed=1)
-    images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 2, 4], np.float32)
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3, warm_up=WarmUp(doubt=0.3, dropout=0.4, steps=10)), seed=1)
+    images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 3, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
     losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 2, 5, 10, 99)]
     for loss, doubt, dropout in zip(losses, (0.0, 0.192, 0.3, 0.0, 0.0), (0.4, 0.32, 0.2, 0.0, 0.0)):
-        doubts = np.array([doubt, 0.0])  # of the first step alone: the second is the last
-        dropouts = np.array([0.0, dropout])  # never of the first
+        doubts = np.array([doubt, doubt, 0.0])  # never of the last step
+        dropouts = np.array([0.0, dropout, dropout])  # never of the first
         z_pres = doubts + (1 - doubts - dropouts) * paper.description.z_pres.numpy().astype(float)
         at_least = np.cumprod(z_pres, axis=1)
         q_count = np.concatenate([np.ones([8, 1]), at_least], 1) * np.concatenate([1 - z_pres, np.ones([8, 1])], 1)
         penalty = np.log(120.0) - 120.0 * np.transpose(paper.parts.overlap)
         bound = np.sum(at_least * (paper.log_p_objects + penalty) - paper.log_q_where, axis=1)
-        log_p_count = np.log(0.7) - 0.7 * np.arange(3)
+        log_p_count = np.log(0.7) - 0.7 * np.arange(4)
         bound += np.sum(q_count * (paper.log_p_background + log_p_count - np.log(q_count)), axis=1)
         assert loss == pytest.approx(-bound.mean(), rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
