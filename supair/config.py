@@ -81,16 +81,18 @@ class WarmUp:
     not, whatever z_pres says.  With t from 0 to 1 over the warm-up d = 4 t (1 - t) doubt, a parabola, and c = (1 - t) dropout
     from the second step on (these are left out of a part of q(N), so that the first learns to explain scenes alone; nested
     dropout, Rippel et al., 2014).  d is 0 at the last step, unless it is the only one: one that is kept alive without need
-    covers what other boxes miss.
+    covers what other boxes miss.  The learning rate begins at `early_rate` times its value and falls to it with t.
     """
 
     doubt: float = 0.3
-    dropout: float = 0.8
+    dropout: float = 0.5
+    early_rate: float = 2.0
     steps: int = 1000
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
         _require(0 <= self.dropout <= 0.8, "a dropout from 0 to 0.8", self.dropout)  # so that d + c is at most 1
+        _require(0 < self.early_rate < math.inf, "an early_rate above 0", self.early_rate)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 
 

@@ -26,7 +26,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supair.air import AIR
-from supair.config import ConfigError, TrainingConfig, TrainingError
+from supair.config import ConfigError, TrainingConfig, TrainingError, WarmUp
 from supair.distribution import Team, first_line
 from supair.evaluation import Evaluator, grey, sample_noise
 from supair.files import append_line, read_log, require_configuration, run_configuration, text_of, write_whole
@@ -81,6 +81,8 @@ class Optimizer:
         for rate, of_baseline in ((config.learning_rate, False), (config.baseline_learning_rate, True)):
             places = [k for k, variable in enumerate(model.trainable_variables) if (id(variable) in baseline) == of_baseline]
             if places:
+                if isinstance(warm_up := model.config.warm_up, WarmUp):
+                    rate = keras.optimizers.schedules.PolynomialDecay(warm_up.early_rate * rate, warm_up.steps, rate)
                 adam = keras.optimizers.Adam(rate, config.beta_1, config.beta_2, config.epsilon)
                 adam.build([self.weights[k] for k in places])
                 self._groups.append((adam, places))

@@ -252,6 +252,8 @@ def test_impossible_models_are_refused(change, message):
         (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 0.5, found nan"),
         (lambda: WarmUp(dropout=0.9), "a dropout from 0 to 0.8, found 0.9"),
         (lambda: WarmUp(dropout=float("nan")), "a dropout from 0 to 0.8, found nan"),
+        (lambda: WarmUp(early_rate=0.0), "an early_rate above 0, found 0.0"),
+        (lambda: WarmUp(early_rate=float("nan")), "an early_rate above 0, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
         (lambda: SpnConfig(0.3, 0.1), "0 < variance_min < variance_max, found 0.3 and 0.1"),
         (lambda: object_spn(structure="tree"), "structure random or poon_domingos, found tree"),

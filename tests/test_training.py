@@ -172,6 +172,18 @@ def test_one_step_is_adam_on_the_negative_mean_elbo():
         np.testing.assert_allclose(variable.numpy() - old, expected, atol=2e-6, err_msg=variable.path)
 
 
+def test_the_learning_rate_falls_to_its_value_in_a_warm_up():
+    """Under gradients of one, every step of Adam is as long as the learning rate."""
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, warm_up=WarmUp(early_rate=3.0, steps=4)), 3)
+    optimizer = Optimizer(model, dataclasses.replace(tiny.TRAINING, learning_rate=1e-2, averaging=None))
+    variable, found = model.trainable_variables[0], []
+    for _ in range(6):
+        before = variable.numpy()
+        optimizer.apply([tf.ones_like(other) for other in model.trainable_variables])
+        found.append(np.mean(before - variable.numpy()))
+    np.testing.assert_allclose(found, [0.03, 0.025, 0.02, 0.015, 0.01, 0.01], rtol=1e-3)
+
+
 def test_training_improves_the_bound(tmp_path):
     with tiny.run(tmp_path) as run:
         run.train(40)
