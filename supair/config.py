@@ -73,25 +73,24 @@ def background_spn(variance_min: float = 0.002, variance_max: float = 0.12, **ch
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first `steps` training steps, in which neither a step of a scene nor its absence counts as certain.
+    """The first `steps` training steps, in which coins have a say in which steps of a scene are there.
 
     A step whose z_pres falls to 0 before its boxes and the object model mean anything may never come back, because its
     q(N >= i) is the weight of their gradients; and two steps that learn together can divide one object, or the scene's
-    regions, between them.  So training sees d + (1 - d - c) z_pres: with chance d a step is there and with chance c it is
-    not, whatever z_pres says.  With t from 0 to 1 over the warm-up d = 4 t (1 - t) doubt, a parabola, and c = (1 - t) dropout
-    from the second step on (these are left out of a part of q(N), so that the first learns to explain scenes alone; nested
-    dropout, Rippel et al., 2014).  d is 0 at the last step, unless it is the only one: one that is kept alive without need
-    covers what other boxes miss.  The learning rate begins at `early_rate` times its value and falls to it with t.
+    regions, between them.  So with a chance w, which falls linearly from 1 to 0, a coin that says yes with chance `doubt`
+    decides in place of z_pres: training sees (1 - w) z_pres + w doubt, under which every step is left out more often than
+    the one before (nested dropout, Rippel et al., 2014).  No coin leaves out the first step, which learns to explain scenes
+    alone: it is there if z_pres or the coin says so, (1 - w doubt) z_pres + w doubt.  The last step, unless it is the only
+    one, has no coin: one that is kept alive without need covers what other boxes miss.  The learning rate begins at
+    `early_rate` times its value and falls to it with w.
     """
 
     doubt: float = 0.3
-    dropout: float = 0.5
     early_rate: float = 2.0
     steps: int = 1000
 
     def __post_init__(self):
-        _require(0 <= self.doubt <= 0.5, "a doubt from 0 to 0.5", self.doubt)
-        _require(0 <= self.dropout <= 0.8, "a dropout from 0 to 0.8", self.dropout)  # so that d + c is at most 1
+        _require(0 <= self.doubt <= 1, "a doubt from 0 to 1", self.doubt)
         _require(0 < self.early_rate < math.inf, "an early_rate above 0", self.early_rate)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 

@@ -146,12 +146,12 @@ class SuPAIR(keras.Model):
         """
         description = self.inference(images)
         if (warm_up := self.config.warm_up) is not None:
-            time = tf.minimum(tf.cast(step, images.dtype) / warm_up.steps, 1.0)
-            wanted = max(self.config.num_steps - 1, 1)  # all steps but the last, which is to spare
-            index = tf.range(self.config.num_steps)
-            doubt = 4.0 * time * (1.0 - time) * warm_up.doubt * tf.cast(index < wanted, images.dtype)
-            dropout = (1.0 - time) * warm_up.dropout * tf.cast(index > 0, images.dtype)
-            description = description._replace(z_pres=doubt + (1.0 - doubt - dropout) * description.z_pres)
+            index, z_pres = tf.range(self.config.num_steps), description.z_pres
+            has_coin = tf.cast(index < max(self.config.num_steps - 1, 1), z_pres.dtype)  # all but the last, which is to spare
+            coin = has_coin * tf.nn.relu(1.0 - tf.cast(step, z_pres.dtype) / warm_up.steps)
+            added = warm_up.doubt * (1.0 - z_pres)
+            left_out = (1.0 - warm_up.doubt) * z_pres * tf.cast(index > 0, z_pres.dtype)  # never the first
+            description = description._replace(z_pres=z_pres + coin * (added - left_out))
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo
 

@@ -126,14 +126,15 @@ def test_terms_sum_to_the_written_out_bound():
 
 def test_warm_up_keeps_z_pres_from_certainty():
     """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3, warm_up=WarmUp(doubt=0.3, dropout=0.4, steps=10)), seed=1)
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3, warm_up=WarmUp(doubt=0.3, steps=10)), seed=1)
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 3, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
     losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 2, 5, 10, 99)]
-    for loss, doubt, dropout in zip(losses, (0.0, 0.192, 0.3, 0.0, 0.0), (0.4, 0.32, 0.2, 0.0, 0.0)):
-        doubts = np.array([doubt, doubt, 0.0])  # never of the last step
-        dropouts = np.array([0.0, dropout, dropout])  # never of the first
-        z_pres = doubts + (1 - doubts - dropouts) * paper.description.z_pres.numpy().astype(float)
+    for loss, coin in zip(losses, (1.0, 0.8, 0.5, 0.0, 0.0)):
+        first, second, last = np.transpose(paper.description.z_pres.numpy().astype(float))
+        first = 1 - (1 - first) * (1 - 0.3 * coin)  # there if z_pres or the coin says so
+        second = (1 - coin) * second + coin * 0.3
+        z_pres = np.stack([first, second, last], axis=1)
         at_least = np.cumprod(z_pres, axis=1)
         q_count = np.concatenate([np.ones([8, 1]), at_least], 1) * np.concatenate([1 - z_pres, np.ones([8, 1])], 1)
         penalty = np.log(120.0) - 120.0 * np.transpose(paper.parts.overlap)
@@ -248,10 +249,8 @@ def test_impossible_models_are_refused(change, message):
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: WarmUp(doubt=0.6), "a doubt from 0 to 0.5, found 0.6"),
-        (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 0.5, found nan"),
-        (lambda: WarmUp(dropout=0.9), "a dropout from 0 to 0.8, found 0.9"),
-        (lambda: WarmUp(dropout=float("nan")), "a dropout from 0 to 0.8, found nan"),
+        (lambda: WarmUp(doubt=1.1), "a doubt from 0 to 1, found 1.1"),
+        (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 1, found nan"),
         (lambda: WarmUp(early_rate=0.0), "an early_rate above 0, found 0.0"),
         (lambda: WarmUp(early_rate=float("nan")), "an early_rate above 0, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
