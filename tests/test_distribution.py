@@ -13,13 +13,15 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from supair import ConfigError, Run, SuPAIR, __main__, choose_strategy, train
+from supair import ConfigError, Run, SuPAIR, WarmUp, __main__, choose_strategy, train
 from supair.air import AIR
 from supair.config import AirConfig
 from supair.distribution import Team
 from supair.files import read_log
 
-SMALLER = dataclasses.replace(tiny.MODEL, object=dataclasses.replace(tiny.MODEL.object, repetitions=1))  # compiles sooner
+SMALLER = dataclasses.replace(  # compiles sooner; two devices stop in the middle of its warm-up
+    tiny.MODEL, object=dataclasses.replace(tiny.MODEL.object, repetitions=1), warm_up=WarmUp(steps=25)
+)
 TINY_AIR = AirConfig(scene_size=12, window_size=6, num_steps=2, lstm_units=8, hidden_units=6, head_units=3, what_size=2)
 TWO_DEVICES = """
 import sys, tensorflow as tf
