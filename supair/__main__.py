@@ -206,7 +206,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
             f"--{name}-variance", type=float, nargs=2, metavar=("MIN", "MAX"),
             help=f"bounds of the {name} model's variances (default: suggested from the images)",
         )  # fmt: skip
-    trainer.add_argument("--steps", type=int, default=2000, help="training steps, rounded up to epochs (default: 2000)")
+    trainer.add_argument(
+        "--steps", type=int, default=2000, help="training steps, rounded up to epochs (default: 2000; the warm-up takes 1000)"
+    )
     trainer.add_argument("--batch-size", type=int, default=256, metavar="N", help="scenes a step (default: 256)")
     trainer.add_argument("--seed", type=int, default=0, help="decides weights, structures, order and noise (default: 0)")
     trainer.add_argument(

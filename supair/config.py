@@ -81,8 +81,9 @@ class WarmUp:
     decides in place of z_pres: training sees (1 - w) z_pres + w doubt, under which every step is left out more often than
     the one before (nested dropout, Rippel et al., 2014).  No coin leaves out the first step, which learns to explain scenes
     alone: it is there if z_pres or the coin says so, (1 - w doubt) z_pres + w doubt.  The last step, unless it is the only
-    one, has no coin: one that is kept alive without need covers what other boxes miss.  The learning rate begins at
-    `early_rate` times its value and falls to it with w.
+    one, has no coin: one that is kept alive without need covers what other boxes miss.  So with N_max = 2 the second has none.
+    Nothing is drawn: z_pres and coin are mixed (`model.toss_coins`).  The learning rate begins at `early_rate` times its
+    value and falls to it with w.
     """
 
     doubt: float = 0.3
@@ -249,7 +250,7 @@ class TrainingConfig:
 
     seed: int = 0
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # after a model's warm-up, see `WarmUp`
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
@@ -328,7 +329,7 @@ def robust_model(dataset: str) -> ModelConfig:
 
 
 def robust_training(seed: int) -> TrainingConfig:
-    """Adam as in the authors' code, and averages of the weights.
+    """Adam as in the authors' code (in a warm-up at a higher rate), and averages of the weights.
 
     From step to step the threshold between one object and two wanders, and the count accuracy with it; the average, over
     about the last seventeenth of all steps so far, stands still.

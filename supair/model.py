@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
-from supair.config import ConfigError, ModelConfig, SpnConfig
+from supair.config import ConfigError, ModelConfig, SpnConfig, WarmUp
 from supair.geometry import SceneParts, crop, take_apart, take_apart_exactly
 from supair.inference import InferenceNetwork, SceneDescription, as_uniform
 
@@ -62,6 +62,22 @@ def _spn(config: SpnConfig, graph: RegionGraph, seed: int, dtype: str, name: str
         dtype=dtype,
         name=name,
     )
+
+
+def toss_coins(z_pres, warm_up: WarmUp, step):
+    """The chance that each step is there, [batch, step], where coins have a say (`WarmUp`): z_pres and they are mixed, not sampled.
+
+    Args:
+      z_pres: [batch, step].
+      warm_up: how often a coin decides, and how.
+      step: training steps made so far.
+    """
+    index = tf.range(z_pres.shape[1])
+    has_coin = tf.cast(index < max(z_pres.shape[1] - 1, 1), z_pres.dtype)  # all but the last, which is to spare
+    coin = has_coin * tf.nn.relu(1.0 - tf.cast(step, z_pres.dtype) / warm_up.steps)
+    added = warm_up.doubt * (1.0 - z_pres)
+    left_out = (1.0 - warm_up.doubt) * z_pres * tf.cast(index > 0, z_pres.dtype)  # never the first
+    return z_pres + coin * (added - left_out)
 
 
 class SuPAIR(keras.Model):
@@ -146,12 +162,7 @@ class SuPAIR(keras.Model):
         """
         description = self.inference(images)
         if (warm_up := self.config.warm_up) is not None:
-            index, z_pres = tf.range(self.config.num_steps), description.z_pres
-            has_coin = tf.cast(index < max(self.config.num_steps - 1, 1), z_pres.dtype)  # all but the last, which is to spare
-            coin = has_coin * tf.nn.relu(1.0 - tf.cast(step, z_pres.dtype) / warm_up.steps)
-            added = warm_up.doubt * (1.0 - z_pres)
-            left_out = (1.0 - warm_up.doubt) * z_pres * tf.cast(index > 0, z_pres.dtype)  # never the first
-            description = description._replace(z_pres=z_pres + coin * (added - left_out))
+            description = description._replace(z_pres=toss_coins(description.z_pres, warm_up, step))
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return -elbo, elbo
 

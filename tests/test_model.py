@@ -10,6 +10,7 @@ import tiny
 from rat_spn import RegionGraph, random_region_graph
 from supair import ConfigError, ModelConfig, SpnConfig, SuPAIR, TrainingConfig, WarmUp, background_spn, object_spn, paper_model
 from supair.geometry import take_apart
+from supair.model import toss_coins
 from supair.together import Together
 
 
@@ -143,6 +144,12 @@ def test_warm_up_keeps_z_pres_from_certainty():
         bound += np.sum(q_count * (paper.log_p_background + log_p_count - np.log(q_count)), axis=1)
         assert loss == pytest.approx(-bound.mean(), rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+
+
+def test_in_a_warm_up_only_a_last_step_that_is_not_the_first_has_no_coin():
+    warm_up = WarmUp(doubt=0.25, steps=10)
+    for seen in ([0.6], [0.6, 0.5], [0.6, 0.3, 0.5], [0.6, 0.3, 0.3, 0.5]):  # with chance 0.8
+        np.testing.assert_allclose(toss_coins(tf.fill([2, len(seen)], 0.5), warm_up, 2), [seen, seen], rtol=1e-6)
 
 
 def test_q_count_is_stick_breaking_and_count_rounds():
