@@ -81,17 +81,20 @@ class WarmUp:
     decides in place of z_pres: training sees (1 - w) z_pres + w doubt, under which every step is left out more often than
     the one before (nested dropout, Rippel et al., 2014).  No coin leaves out the first step, which learns to explain scenes
     alone: it is there if z_pres or the coin says so, (1 - w doubt) z_pres + w doubt.  The last step, unless it is the only
-    one, has no coin: one that is kept alive without need covers what other boxes miss.  So with N_max = 2 the second has none.
-    Nothing is drawn: z_pres and coin are mixed (`model.toss_coins`).  The learning rate begins at `early_rate` times its
-    value and falls to it with w.
+    one, has no coin but a price, as one that learns without need covers what other boxes miss: w `price` nats for every scene in
+    which all steps are there, so that it falls asleep before it has learnt anything, to wake only where it is worth it.  So
+    with N_max = 2 the second has none.  Nothing is drawn: z_pres and coin are mixed (`model.toss_coins`).  The learning
+    rate begins at `early_rate` times its value and falls to it with w.
     """
 
     doubt: float = 0.3
+    price: float = 30.0
     early_rate: float = 2.0
     steps: int = 1000
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 1, "a doubt from 0 to 1", self.doubt)
+        _require(0 <= self.price < math.inf, "a price of at least 0", self.price)
         _require(0 < self.early_rate < math.inf, "an early_rate above 0", self.early_rate)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 

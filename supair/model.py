@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
-from supair.config import ConfigError, ModelConfig, SpnConfig, WarmUp
+from supair.config import ConfigError, ModelConfig, SpnConfig
 from supair.geometry import SceneParts, crop, take_apart, take_apart_exactly
 from supair.inference import InferenceNetwork, SceneDescription, as_uniform
 
@@ -64,19 +64,18 @@ def _spn(config: SpnConfig, graph: RegionGraph, seed: int, dtype: str, name: str
     )
 
 
-def toss_coins(z_pres, warm_up: WarmUp, step):
+def toss_coins(z_pres, doubt: float, coin):
     """The chance that each step is there, [batch, step], where coins have a say (`WarmUp`): z_pres and they are mixed, not sampled.
 
     Args:
       z_pres: [batch, step].
-      warm_up: how often a coin decides, and how.
-      step: training steps made so far.
+      doubt: the chance that a coin says yes.
+      coin: the chance that one decides.
     """
     index = tf.range(z_pres.shape[1])
-    has_coin = tf.cast(index < max(z_pres.shape[1] - 1, 1), z_pres.dtype)  # all but the last, which is to spare
-    coin = has_coin * tf.nn.relu(1.0 - tf.cast(step, z_pres.dtype) / warm_up.steps)
-    added = warm_up.doubt * (1.0 - z_pres)
-    left_out = (1.0 - warm_up.doubt) * z_pres * tf.cast(index > 0, z_pres.dtype)  # never the first
+    coin *= tf.cast(index < max(z_pres.shape[1] - 1, 1), z_pres.dtype)  # all but the last, which is to spare
+    added = doubt * (1.0 - z_pres)
+    left_out = (1.0 - doubt) * z_pres * tf.cast(index > 0, z_pres.dtype)  # never the first
     return z_pres + coin * (added - left_out)
 
 
@@ -154,17 +153,21 @@ class SuPAIR(keras.Model):
     def training_loss(self, images, noise, step):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO; both scalars.
 
-        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description with other z_pres.
+        In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description with other z_pres, and
+        the loss has a price added to it.
 
         Args:
           images, noise: as in `evaluate_elbo`.
           step: training steps made so far.
         """
-        description = self.inference(images)
+        description, price = self.inference(images), 0.0
         if (warm_up := self.config.warm_up) is not None:
-            description = description._replace(z_pres=toss_coins(description.z_pres, warm_up, step))
+            coin = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
+            description = description._replace(z_pres=toss_coins(description.z_pres, warm_up.doubt, coin))
+            if self.config.num_steps > 1:
+                price = coin * warm_up.price * tf.reduce_mean(description.at_least[:, -1])
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
-        return -elbo, elbo
+        return price - elbo, elbo
 
     def boxes(self, description: SceneDescription):
         """Every step's box [batch, step, 4] (left, top, width, height in pixels), at the mean of q(z_where).

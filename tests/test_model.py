@@ -127,7 +127,7 @@ def test_terms_sum_to_the_written_out_bound():
 
 def test_warm_up_keeps_z_pres_from_certainty():
     """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3, warm_up=WarmUp(doubt=0.3, steps=10)), seed=1)
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3, warm_up=WarmUp(doubt=0.3, price=25.0, steps=10)), seed=1)
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 3, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
     losses = [float(model.training_loss(images, noise, step)[0]) for step in (0, 2, 5, 10, 99)]
@@ -142,14 +142,20 @@ def test_warm_up_keeps_z_pres_from_certainty():
         bound = np.sum(at_least * (paper.log_p_objects + penalty) - paper.log_q_where, axis=1)
         log_p_count = np.log(0.7) - 0.7 * np.arange(4)
         bound += np.sum(q_count * (paper.log_p_background + log_p_count - np.log(q_count)), axis=1)
-        assert loss == pytest.approx(-bound.mean(), rel=1e-4)
+        assert loss == pytest.approx(25 * coin * at_least[:, -1].mean() - bound.mean(), rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
 
-def test_in_a_warm_up_only_a_last_step_that_is_not_the_first_has_no_coin():
-    warm_up = WarmUp(doubt=0.25, steps=10)
-    for seen in ([0.6], [0.6, 0.5], [0.6, 0.3, 0.5], [0.6, 0.3, 0.3, 0.5]):  # with chance 0.8
-        np.testing.assert_allclose(toss_coins(tf.fill([2, len(seen)], 0.5), warm_up, 2), [seen, seen], rtol=1e-6)
+@pytest.mark.parametrize("seen", [[0.6], [0.6, 0.5], [0.6, 0.3, 0.5], [0.6, 0.3, 0.3, 0.5]])
+def test_in_a_warm_up_only_a_last_step_that_is_not_the_first_has_a_price_and_no_coin(seen):
+    np.testing.assert_allclose(toss_coins(tf.fill([2, len(seen)], 0.5), 0.25, 0.8), [seen, seen], rtol=1e-6)
+    losses, noise = [], np.zeros([8, len(seen), 4], np.float32)
+    for price in (0.0, 40.0):
+        config = dataclasses.replace(tiny.MODEL, num_steps=len(seen), warm_up=WarmUp(0.25, price))
+        loss, elbo = SuPAIR(config, seed=1).training_loss(tiny.scenes(8).read(0, 8), noise, 0)
+        losses.append(float(loss))
+        assert (float(loss + elbo) > 0.1) == (price > 0 and len(seen) > 1)
+    assert (losses[1] > losses[0] + 0.1) == (len(seen) > 1)
 
 
 def test_q_count_is_stick_breaking_and_count_rounds():
@@ -258,6 +264,8 @@ def test_impossible_models_are_refused(change, message):
     [
         (lambda: WarmUp(doubt=1.1), "a doubt from 0 to 1, found 1.1"),
         (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 1, found nan"),
+        (lambda: WarmUp(price=-1.0), "a price of at least 0, found -1.0"),
+        (lambda: WarmUp(price=float("nan")), "a price of at least 0, found nan"),
         (lambda: WarmUp(early_rate=0.0), "an early_rate above 0, found 0.0"),
         (lambda: WarmUp(early_rate=float("nan")), "an early_rate above 0, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
