@@ -194,7 +194,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
             "--fit", choices=FITS, help="for images that are not as large as a scene: resize each to one, or cut it into tiles"
         )
         command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
-    trainer.add_argument("--max-objects", type=int, default=3, metavar="N", help="in a scene, N_max (default: 3)")
+    trainer.add_argument(
+        "--max-objects", type=int, default=3, metavar="N", help="N_max, best one more than a scene has (default: 3)"
+    )  # fmt: skip
     trainer.add_argument("--side", type=int, metavar="PIXELS", help="of a scene (default: the images' own, or 50 with --fit)")
     trainer.add_argument("--patch-size", type=int, default=28, metavar="PIXELS", help="side of the object model (default: 28)")
     trainer.add_argument(
