@@ -80,11 +80,10 @@ class WarmUp:
     regions, between them.  So with a chance w, which falls linearly from 1 to 0, a coin that says yes with chance `doubt`
     decides in place of z_pres: training sees (1 - w) z_pres + w doubt, under which every step is left out more often than
     the one before (nested dropout, Rippel et al., 2014).  No coin leaves out the first step, which learns to explain scenes
-    alone: it is there if z_pres or the coin says so, (1 - w doubt) z_pres + w doubt.  The last step, unless it is the only
-    one, has no coin but a price, as one that learns without need covers what other boxes miss: w `price` nats for every scene in
-    which all steps are there, so that it falls asleep before it has learnt anything, to wake only where it is worth it.  So
-    with N_max = 2 the second has none.  Nothing is drawn: z_pres and coin are mixed (`model.toss_coins`).  The learning
-    rate begins at `early_rate` times its value and falls to it with w.
+    alone: it is there if z_pres or the coin says so, (1 - w doubt) z_pres + w doubt.  The coin of the last step, unless that is
+    the only one, always says no, so that it does not learn to cover what other boxes miss, and a price of w `price` nats
+    times its z_pres puts it to sleep; so N_max is best one more than a scene has.  Nothing is drawn: z_pres and coin are
+    mixed (`model.toss_coins`).  The learning rate begins at `early_rate` times its value and falls to it with w.
     """
 
     doubt: float = 0.3

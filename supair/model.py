@@ -69,14 +69,13 @@ def toss_coins(z_pres, doubt: float, coin):
 
     Args:
       z_pres: [batch, step].
-      doubt: the chance that a coin says yes.
+      doubt: the chance that a coin says yes, but for the last step's, which says no.
       coin: the chance that one decides.
     """
     index = tf.range(z_pres.shape[1])
-    coin *= tf.cast(index < max(z_pres.shape[1] - 1, 1), z_pres.dtype)  # all but the last, which is to spare
-    added = doubt * (1.0 - z_pres)
+    doubt *= tf.cast(index < max(z_pres.shape[1] - 1, 1), z_pres.dtype)
     left_out = (1.0 - doubt) * z_pres * tf.cast(index > 0, z_pres.dtype)  # never the first
-    return z_pres + coin * (added - left_out)
+    return z_pres + coin * (doubt * (1.0 - z_pres) - left_out)
 
 
 class SuPAIR(keras.Model):
@@ -163,9 +162,9 @@ class SuPAIR(keras.Model):
         description, price = self.inference(images), 0.0
         if (warm_up := self.config.warm_up) is not None:
             coin = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
-            description = description._replace(z_pres=toss_coins(description.z_pres, warm_up.doubt, coin))
             if self.config.num_steps > 1:
-                price = coin * warm_up.price * tf.reduce_mean(description.at_least[:, -1])
+                price = coin * warm_up.price * tf.reduce_mean(description.z_pres[:, -1])
+            description = description._replace(z_pres=toss_coins(description.z_pres, warm_up.doubt, coin))
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
         return price - elbo, elbo
 
