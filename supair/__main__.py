@@ -63,7 +63,7 @@ def train(arguments: argparse.Namespace) -> int:
     config = ModelConfig(
         scene_size=side,
         patch_size=patch,
-        num_steps=arguments.max_objects,
+        num_steps=arguments.max_objects + 1,  # the last step is to spare, see `WarmUp`
         scale_min=sizes[0] / patch,
         scale_max=sizes[1] / patch,
         warm_up=WarmUp() if arguments.recipe == "robust" else None,
@@ -195,7 +195,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         )
         command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
     trainer.add_argument(
-        "--max-objects", type=int, default=3, metavar="N", help="N_max, best one more than a scene has (default: 3)"
+        "--max-objects", type=int, default=3, metavar="N", help="in a scene; the model can find one more (default: 3)"
     )  # fmt: skip
     trainer.add_argument("--side", type=int, metavar="PIXELS", help="of a scene (default: the images' own, or 50 with --fit)")
     trainer.add_argument("--patch-size", type=int, default=28, metavar="PIXELS", help="side of the object model (default: 28)")

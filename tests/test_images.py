@@ -277,7 +277,7 @@ def test_overlays_outline_the_boxes():
 @pytest.fixture
 def quick_cli(monkeypatch):
     monkeypatch.setattr(__main__, "LEAST_EPOCH", 2)
-    size = ["--patch-size", "6", "--object-size", "2", "5", "--max-objects", "2"]
+    size = ["--patch-size", "6", "--object-size", "2", "5", "--max-objects", "1"]
     return [*size, "--steps", "3", "--batch-size", "16", "--no-xla", "--seed", "1"]
 
 
@@ -298,10 +298,10 @@ def test_train_and_detect_from_the_command_line(tmp_path, quick_cli, capsys):
     with open(tmp_path / "found" / "counts.csv", newline="") as file:
         counts = [int(row["count"]) for row in csv.DictReader(file)]
     model, preparation = load_model(run)
-    assert preparation == Preparation(side=12)
+    assert preparation == Preparation(side=12) and model.config.num_steps == 2
     np.testing.assert_array_equal(counts, model(SQUARES.read(0, 60)).count)
     with pytest.raises(TrainingError, match="holds another run"):
-        __main__.main([*train, "--max-objects", "1"])
+        __main__.main([*train, "--max-objects", "2"])
 
 
 def test_command_line_refuses_what_cannot_work(tmp_path, quick_cli):
