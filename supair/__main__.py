@@ -82,7 +82,7 @@ def train(arguments: argparse.Namespace) -> int:
     summary = (
         f"{len(images.pictures)} images, {len(scenes)} scenes of {side} x {side} pixels, {held_out} of them to measure the bound on\n"
         f"grey levels {preparation.black:.3f} to {preparation.white:.3f} become 0 to 1{', inverted' * preparation.inverted}\n"
-        f"objects: up to {config.num_steps} a scene, {sizes[0]:.1f} to {sizes[1]:.1f} scene pixels wide\n"
+        f"objects: up to {arguments.max_objects} a scene ({config.num_steps} steps), {sizes[0]:.1f} to {sizes[1]:.1f} scene pixels wide\n"
         f"variances for noise of {suggested.noise:.4f}: suggested --object-variance {_pair(suggested.object)} "
         f"--background-variance {_pair(suggested.background)}; taken {_pair(of_object)} and {_pair(of_background)}\n"
         f"{epochs} epochs of {steps_per_epoch} steps with {training.batch_size} scenes; Ctrl-C saves, and the same command goes on"

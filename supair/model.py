@@ -69,7 +69,7 @@ def toss_coins(z_pres, doubt: float, coin):
 
     Args:
       z_pres: [batch, step].
-      doubt: the chance that a coin says yes, but for the last step's, which says no.
+      doubt: the chance that a coin says yes.  The last step's, unless it is the only one, says no.
       coin: the chance that one decides.
     """
     index = tf.range(z_pres.shape[1])
@@ -153,7 +153,7 @@ class SuPAIR(keras.Model):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO; both scalars.
 
         In the warm-up, if there is one (`ModelConfig.warm_up`), the bound is that of a description with other z_pres, and
-        the loss has a price added to it.
+        the loss, but not the bound, has the price of the last step added to it, unless that is the only one.
 
         Args:
           images, noise: as in `evaluate_elbo`.

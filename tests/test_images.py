@@ -286,7 +286,8 @@ def test_train_and_detect_from_the_command_line(tmp_path, quick_cli, capsys):
     train = ["train", "--images", str(folder), "--output", str(run), *quick_cli]
     assert __main__.main(train) == 0
     printed = capsys.readouterr().out
-    assert "60 images, 60 scenes of 12 x 12 pixels, 6 of them" in printed and "suggested --object-variance 0.12 0.35" in printed
+    assert "60 images, 60 scenes of 12 x 12 pixels, 6 of them" in printed and "up to 1 a scene (2 steps)" in printed
+    assert "suggested --object-variance 0.12 0.35" in printed
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["test_accuracy"] is None and sum(lines[-1]["test_counts"]) == 6  # nobody knows the counts
     content = (run / "log.jsonl").read_text()

@@ -149,13 +149,11 @@ def test_warm_up_keeps_z_pres_from_certainty():
 @pytest.mark.parametrize("seen", [[0.6], [0.6, 0.1], [0.6, 0.3, 0.1], [0.6, 0.3, 0.3, 0.1]])
 def test_in_a_warm_up_a_last_step_that_is_not_the_first_is_left_out_and_has_a_price(seen):
     np.testing.assert_allclose(toss_coins(tf.fill([2, len(seen)], 0.5), 0.25, 0.8), [seen, seen], rtol=1e-6)
-    losses, noise = [], np.zeros([8, len(seen), 4], np.float32)
+    noise = np.zeros([8, len(seen), 4], np.float32)
     for price in (0.0, 40.0):
         config = dataclasses.replace(tiny.MODEL, num_steps=len(seen), warm_up=WarmUp(0.25, price))
         loss, elbo = SuPAIR(config, seed=1).training_loss(tiny.scenes(8).read(0, 8), noise, 0)
-        losses.append(float(loss))
         assert (float(loss + elbo) > 0.1) == (price > 0 and len(seen) > 1)
-    assert (losses[1] > losses[0] + 0.1) == (len(seen) > 1)
 
 
 def test_q_count_is_stick_breaking_and_count_rounds():
@@ -265,7 +263,7 @@ def test_impossible_models_are_refused(change, message):
         (lambda: WarmUp(doubt=1.1), "a doubt from 0 to 1, found 1.1"),
         (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 1, found nan"),
         (lambda: WarmUp(price=-1.0), "a price of at least 0, found -1.0"),
-        (lambda: WarmUp(price=float("nan")), "a price of at least 0, found nan"),
+        (lambda: WarmUp(price=float("inf")), "a price of at least 0, found inf"),
         (lambda: WarmUp(early_rate=0.0), "an early_rate above 0, found 0.0"),
         (lambda: WarmUp(early_rate=float("nan")), "an early_rate above 0, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
