@@ -93,7 +93,7 @@ class WarmUp:
 
     def __post_init__(self):
         _require(0 <= self.doubt <= 1, "a doubt from 0 to 1", self.doubt)
-        _require(0 <= self.price < math.inf, "a price of at least 0", self.price)
+        _require(0 <= self.price < math.inf, "a finite price of at least 0", self.price)
         _require(0 < self.early_rate < math.inf, "an early_rate above 0", self.early_rate)
         _require(_is_integer(self.steps, 1), "steps to be an integer of at least 1", self.steps)
 

@@ -262,8 +262,9 @@ def test_impossible_models_are_refused(change, message):
     [
         (lambda: WarmUp(doubt=1.1), "a doubt from 0 to 1, found 1.1"),
         (lambda: WarmUp(doubt=float("nan")), "a doubt from 0 to 1, found nan"),
-        (lambda: WarmUp(price=-1.0), "a price of at least 0, found -1.0"),
-        (lambda: WarmUp(price=float("inf")), "a price of at least 0, found inf"),
+        (lambda: WarmUp(price=-1.0), "a finite price of at least 0, found -1.0"),
+        (lambda: WarmUp(price=float("inf")), "a finite price of at least 0, found inf"),
+        (lambda: WarmUp(price=float("nan")), "a finite price of at least 0, found nan"),
         (lambda: WarmUp(early_rate=0.0), "an early_rate above 0, found 0.0"),
         (lambda: WarmUp(early_rate=float("nan")), "an early_rate above 0, found nan"),
         (lambda: WarmUp(steps=0), "steps to be an integer of at least 1, found 0"),
