@@ -82,8 +82,9 @@ class WarmUp:
     the one before (nested dropout, Rippel et al., 2014).  No coin leaves out the first step, which learns to explain scenes
     alone: it is there if z_pres or the coin says so, (1 - w doubt) z_pres + w doubt.  The coin of the last step, unless that is
     the only one, always says no, so that it does not learn to cover what other boxes miss, and a price of w `price` nats
-    times its z_pres puts it to sleep; so N_max should be more than a scene has.  Nothing is drawn: z_pres and coin are
-    mixed (`model.toss_coins`).  The learning rate begins at `early_rate` times its value and falls to it with w.
+    times its z_pres puts it to sleep, times `doubt` once more for every step beyond the third, as coins reach the last one so
+    much less often; so N_max should be more than a scene has.  Nothing is drawn: z_pres and coin are mixed
+    (`model.toss_coins`).  The learning rate begins at `early_rate` times its value and falls to it with w.
     """
 
     doubt: float = 0.3
