@@ -146,17 +146,16 @@ def test_warm_up_keeps_z_pres_from_certainty():
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
 
-@pytest.mark.parametrize("seen", [[0.6], [0.6, 0.1], [0.6, 0.3, 0.1], [0.6, 0.3, 0.3, 0.1]])
+@pytest.mark.parametrize("seen", [[0.6], [0.6, 0.1], [0.6, 0.3, 0.1], [0.6, 0.3, 0.3, 0.1], [0.6, 0.3, 0.3, 0.3, 0.1]])
 def test_in_a_warm_up_a_last_step_that_is_not_the_first_is_left_out_and_has_a_price(seen):
     np.testing.assert_allclose(toss_coins(tf.fill([2, len(seen)], 0.5), 0.25, 0.8), [seen, seen], rtol=1e-6)
-    noise = np.zeros([8, len(seen), 4], np.float32)
     images, noise = tiny.scenes(8).read(0, 8), np.zeros([8, len(seen), 4], np.float32)
     loss = {}
     for price in (0.0, 40.0):
         model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=len(seen), warm_up=WarmUp(0.25, price)), seed=1)
         loss[price] = float(model.training_loss(images, noise, 0)[0])
     last = float(np.mean(model(images).z_pres[:, -1]))
-    expected = [0.0, 40 * last, 40 * last, 10 * last][len(seen) - 1]  # a quarter beyond the third step
+    expected = last * [0.0, 40.0, 40.0, 10.0, 2.5][len(seen) - 1]  # a quarter for every step beyond the third
     assert loss[40.0] - loss[0.0] == pytest.approx(expected, abs=1e-5 * abs(loss[0.0]))
 
 
