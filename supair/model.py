@@ -159,10 +159,11 @@ class SuPAIR(keras.Model):
           images, noise: as in `evaluate_elbo`.
           step: training steps made so far.
         """
+        warm_up, steps = self.config.warm_up, self.config.num_steps
         description, price = self.inference(images), 0.0
-        if (warm_up := self.config.warm_up) is not None:
+        if warm_up is not None:
             coin = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
-            if (steps := self.config.num_steps) > 1:  # coins reach a last step beyond the third less often, so it costs less
+            if steps > 1:  # coins reach a last step beyond the third less often, so it costs less
                 price = coin * warm_up.price * warm_up.doubt ** max(steps - 3, 0) * tf.reduce_mean(description.z_pres[:, -1])
             description = description._replace(z_pres=toss_coins(description.z_pres, warm_up.doubt, coin))
         elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)

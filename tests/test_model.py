@@ -159,6 +159,16 @@ def test_in_a_warm_up_a_last_step_that_is_not_the_first_is_left_out_and_has_a_pr
     assert loss[40.0] - loss[0.0] == pytest.approx(expected, abs=1e-5 * abs(loss[0.0]))
 
 
+@pytest.mark.parametrize("downsampling", ["area", "exact"])
+def test_double_precision_in_a_graph(downsampling):
+    """Graphs do not convert Python numbers as eager calls do."""
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, downsampling=downsampling), seed=1, dtype="float64")
+    images = tf.constant(tiny.scenes(4).read(0, 4), tf.float64)
+    noise = tf.zeros([4, model.config.num_steps, model.noise_size], tf.float64)
+    in_graph = tf.function(model.training_loss)(images, noise, tf.constant(0))[0]
+    assert float(in_graph) == pytest.approx(float(model.training_loss(images, noise, 0)[0]), rel=1e-12)
+
+
 def test_q_count_is_stick_breaking_and_count_rounds():
     from supair.inference import SceneDescription
 
