@@ -30,6 +30,11 @@ def hat_slope(offsets):
     return tf.where(tf.abs(offsets) < 1.0, tf.sign(offsets), 0.0)
 
 
+def at_most_one(values):
+    """min(1, values) in the values' precision; at 1 itself, where boxes have most of their pixels, the gradient is zero."""
+    return tf.minimum(tf.ones_like(values), values)
+
+
 @tf.custom_gradient
 def crop(images, rows, columns):
     """Bilinear samples of images at the grid of `rows` and `columns`, zero beyond the outermost pixels.
@@ -100,14 +105,14 @@ def take_apart(images, z_where, patch_size: int) -> SceneParts:
     for step in range(steps):
         # An outer product as `matmul`, so that the backward pass is one too.
         covered = tf.matmul(row_sum[step, :, :, tf.newaxis], column_sum[step, :, tf.newaxis, :])
-        indicator = tf.minimum(tf.ones_like(covered), covered)
+        indicator = at_most_one(covered)
         maps.append(maps[-1] * (1.0 - indicator))
 
     # Points are clipped to a border of zeros one pixel wide: what lies outside the scene counts as hidden.
     border_rows, border_columns = (tf.clip_by_value(points, -1.0, size - 0.0001) for points in (rows, columns))
     # Nothing is in front of step 1, so its crop of a map of ones is the product of what is inside along each axis.
     inside_share = [tf.minimum(1.0 + points[0], size - points[0]) for points in (border_rows, border_columns)]
-    row_share, column_share = (tf.minimum(tf.ones_like(share), share) for share in inside_share)  # [batch, A]
+    row_share, column_share = (at_most_one(share) for share in inside_share)  # [batch, A]
     visible = row_share[:, :, tf.newaxis] * column_share[:, tf.newaxis, :]
     visible = visible[tf.newaxis]
     if steps > 1:
@@ -143,7 +148,7 @@ def take_apart_exactly(images, z_where, patch_size: int, shifts) -> SceneParts:
         pitch = pitches[..., axis : axis + 1]
         points = (pixels - start) / pitch  # [step, batch, B], growing
         inside = tf.clip_by_value(tf.minimum(1.0 + points, patch_size - points), 0.0, 1.0)
-        covers.append(inside * tf.minimum(tf.ones_like(pitch), 1.0 / pitch))
+        covers.append(inside * at_most_one(1.0 / pitch))
         goals = tf.floor(points + shifts[..., axis : axis + 1])
         wanted = goals[..., tf.newaxis, :] == patch_pixels[:, tf.newaxis]
         before = tf.pad(wanted[..., :-1], [[0, 0]] * 3 + [[1, 0]])  # whether the scene pixel before wants the same
@@ -162,7 +167,7 @@ def take_apart_exactly(images, z_where, patch_size: int, shifts) -> SceneParts:
         soft_maps.append(soft_free)
     content = tf.matmul(tf.matmul(by_row, images), by_column, transpose_b=True)
     filled = tf.reduce_sum(by_row, axis=3)[..., tf.newaxis] * tf.reduce_sum(by_column, axis=3)[..., tf.newaxis, :]
-    chance = soft.visible * tf.reduce_prod(tf.minimum(tf.ones_like(pitches), pitches), axis=2)[..., tf.newaxis, tf.newaxis]
+    chance = soft.visible * tf.reduce_prod(at_most_one(pitches), axis=2)[..., tf.newaxis, tf.newaxis]
     return SceneParts(
         # A patch pixel that takes none shows what it would, for the gradient by its chance.
         patches=_with_gradient(content + (1.0 - filled) * soft.patches, soft.patches),

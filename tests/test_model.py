@@ -150,13 +150,17 @@ def test_warm_up_keeps_z_pres_from_certainty():
 def test_in_a_warm_up_a_last_step_that_is_not_the_first_is_left_out_and_has_a_price(seen):
     np.testing.assert_allclose(toss_coins(tf.fill([2, len(seen)], 0.5), 0.25, 0.8), [seen, seen], rtol=1e-6)
     images, noise = tiny.scenes(8).read(0, 8), np.zeros([8, len(seen), 4], np.float32)
-    loss = {}
+    share = [0.0, 1.0, 1.0, 0.25, 0.0625][len(seen) - 1]  # of the price; a quarter for every step beyond the third
+    losses = []
     for price in (0.0, 40.0):
         model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=len(seen), warm_up=WarmUp(0.25, price)), seed=1)
-        loss[price] = float(model.training_loss(images, noise, 0)[0])
-    last = float(np.mean(model(images).z_pres[:, -1]))
-    expected = last * [0.0, 40.0, 40.0, 10.0, 2.5][len(seen) - 1]  # a quarter for every step beyond the third
-    assert loss[40.0] - loss[0.0] == pytest.approx(expected, abs=1e-5 * abs(loss[0.0]))
+        loss, elbo = model.training_loss(images, noise, 0)
+        losses.append(float(loss))
+        expected = price * share * float(np.mean(model(images).z_pres[:, -1]))
+        assert float(loss + elbo) == pytest.approx(expected, abs=1e-5 * abs(losses[0]))  # the bound has no price in it
+        assert losses[-1] - losses[0] == pytest.approx(expected, abs=1e-5 * abs(losses[0]))
+        assert (float(loss + elbo) > 0.1) == (price > 0 and len(seen) > 1)
+    assert (losses[1] > losses[0] + 0.1) == (len(seen) > 1)
 
 
 @pytest.mark.parametrize("downsampling", ["area", "exact"])
