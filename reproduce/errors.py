@@ -1,6 +1,7 @@
 """The first twelve test scenes that are counted wrongly, on each data set: what is left to gain.
 
-    python reproduce/errors.py    with the weights in pretrained/
+    python reproduce/errors.py                    with the weights in pretrained/
+    python reproduce/errors.py --recipe robust    with those of the runs supair/*/robust/seed0 in --runs
 
 Prints how many of what kind there are, and how the inference network's counts compare with the likeliest ones given its boxes;
 draws `errors`: boxes in step colours, the true count in the corner, the model's above.  About 30 s on two CPU cores.
@@ -16,7 +17,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import data
-from reproduce.experiments import TITLES
+from reproduce.experiments import RECIPES, TITLES, Experiment
 from reproduce.runs import PRETRAINED, Settings
 from supair import metrics
 from supair.figures import draw_scene
@@ -35,12 +36,14 @@ def evaluate(model: SuPAIR, images: np.ndarray) -> tuple:
     return model.boxes(evaluation.description), np.round(evaluation.description.z_pres) == 1, log_p
 
 
-def draw(settings: Settings) -> Figure:
+def draw(settings: Settings, recipe: str | None, seed: int) -> Figure:
     figure = Figure(figsize=(1.1 * COLUMNS, 1.45 * len(data.DATASETS)))
     axes = figure.subplots(len(data.DATASETS), COLUMNS, gridspec_kw={"wspace": 0.05, "hspace": 0.25})
     for line, dataset in zip(axes, data.DATASETS):
         test = settings.load(dataset)["test"]
-        model, _ = load_model(PRETRAINED / dataset)
+        model, _ = load_model(
+            settings.runs / Experiment("supair", dataset, recipe, seed).path if recipe else PRETRAINED / dataset
+        )
         evaluated = [evaluate(model, test.read(start, start + BATCH)) for start in range(0, len(test), BATCH)]
         boxes, present, log_p = (np.concatenate(parts) for parts in zip(*evaluated))
         counts = present.sum(axis=1)
@@ -63,12 +66,15 @@ def draw(settings: Settings) -> Figure:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    _setup.save_figure(draw(Settings(arguments.runs, arguments.data, arguments.mnist)), arguments.output / "errors")
+    figure = draw(Settings(arguments.runs, arguments.data, arguments.mnist), arguments.recipe, arguments.seed)
+    _setup.save_figure(figure, arguments.output / (f"errors_{arguments.recipe}" if arguments.recipe else "errors"))
     return 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
+    parser.add_argument("--recipe", choices=RECIPES, help="take the runs of this recipe (default: the weights in pretrained/)")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs (default: 0)")
     _setup.add_output(parser)
     _setup.add_places(parser)
     return parser.parse_args(argv)

@@ -179,6 +179,7 @@ class AIR(keras.Model):
         "always N_max": "every window pays for itself: several paint one object (warm_up: the robust recipe), "
         "the count prior is too weak (lower count_ratio), or the background needs windows, as on the paper's noise sets",
         "all one count": "the baseline may not follow the cost (baseline_learning_rate); or try another seed",
+        "too many": "several windows paint one object (warm_up: the robust recipe), or it is too early",
     }
 
     def __init__(self, config: AirConfig, seed: int = 0, dtype: str = "float32"):

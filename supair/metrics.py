@@ -48,18 +48,20 @@ def mean_matched_iou(true_boxes: np.ndarray, true_counts: np.ndarray, boxes: np.
 
 
 COLLAPSE_SHARE = 0.95
+TOO_MANY_SHARE = 0.5
 
 
 def collapse(confusion: list[list[int]]) -> str | None:
     """How a model's counts have collapsed, or None if they have not.
 
-    They have if 95 % of the scenes that are not empty are given the same count, though fewer of them have it.
+    They have if 95 % of the scenes that are not empty are given the same count, though fewer of them have it, or if half of
+    them are given too high a count.
 
     Args:
       confusion: as `count_confusion` gives it.
 
     Returns:
-      "all empty", "always N_max", "all one count", or None.
+      "all empty", "always N_max", "all one count", "too many", or None.
     """
     table = np.asarray(confusion)[1:]  # by construction the columns end at N_max
     total = table.sum()
@@ -68,5 +70,5 @@ def collapse(confusion: list[list[int]]) -> str | None:
     count = int(np.argmax(table.sum(axis=0)))
     true_share = table[count - 1].sum() / total if 0 < count <= len(table) else 0.0
     if table[:, count].sum() < COLLAPSE_SHARE * total or true_share >= COLLAPSE_SHARE:
-        return None
+        return "too many" if np.triu(table, 2).sum() >= TOO_MANY_SHARE * total else None  # rows begin at one object
     return {0: "all empty", table.shape[1] - 1: "always N_max"}.get(count, "all one count")

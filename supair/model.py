@@ -78,6 +78,9 @@ def toss_coins(z_pres, doubt: float, coin):
     return z_pres + coin * (doubt * (1.0 - z_pres) - left_out)
 
 
+_REMEDY = "not every run recovers; the recipe robust (warm_up=WarmUp()) keeps most runs from it, or try another seed"
+
+
 class SuPAIR(keras.Model):
     """Sum-Product Attend-Infer-Repeat.
 
@@ -98,9 +101,10 @@ class SuPAIR(keras.Model):
     baseline_variables = ()
     elbo_terms = Elbo._fields
     collapse_hints = {
-        "all empty": "the first step's z_pres fell to 0 before its box meant anything; not every run recovers, try another seed",
+        "all empty": f"the first step's z_pres fell to 0 before its box meant anything; {_REMEDY}",
         "always N_max": "the background model explains too little, or nothing (background=None)",
-        "all one count": "a step's z_pres fell to 0 before its box meant anything; not every run recovers, try another seed",
+        "all one count": f"a step's z_pres fell to 0 before its box meant anything; {_REMEDY}",
+        "too many": f"steps share objects, or explain the background; {_REMEDY}",
     }
 
     def __init__(

@@ -178,7 +178,7 @@ def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypat
 
 
 def test_figures_of_pretrained_weights(small, tmp_path, capsys):
-    """On a few scenes: SuPAIR's rows of Figure 6, and the scenes that are counted wrongly."""
+    """On a few scenes: SuPAIR's rows of Figure 6, and the scenes that are counted wrongly; runs that are asked for are looked for."""
     options = [*small[:4], "--output", str(tmp_path)]
     assert fig6_noise.main([*small, "--output", str(tmp_path), "--pretrained"]) == 0 and errors.main(options) == 0
     assert {path.name for path in tmp_path.glob("*.png")} == {"fig6_noise_pretrained.png", "errors.png"}
@@ -187,6 +187,8 @@ def test_figures_of_pretrained_weights(small, tmp_path, capsys):
         test, (model, _) = data.load(dataset, 0, tmp_path / "data")["test"], load_model(runs.PRETRAINED / dataset)
         wrong = np.sum(np.asarray(model(test.read(0, 50)).count) != test.counts)
         assert f": {wrong} of 50 wrong" in line and wrong < 10
+    with pytest.raises(TrainingError, match="supair/multi_mnist/robust/seed1/config.json: no such file"):
+        errors.main([*options, "--recipe", "robust", "--seed", "1"])
 
 
 def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_path, monkeypatch, capsys):

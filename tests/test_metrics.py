@@ -32,7 +32,9 @@ def test_matching_maximises_the_total_iou():
         ([[9, 0, 0], [10, 0, 0], [10, 0, 0]], "all empty"),
         ([[9, 0, 0], [0, 10, 0], [0, 10, 0]], "all one count"),
         ([[9, 0, 0, 0], [0, 0, 0, 10], [0, 0, 1, 29]], "always N_max"),
-        ([[9, 0, 0, 0], [0, 0, 1, 9], [0, 0, 1, 9]], None),  # 90 %
+        ([[9, 0, 0, 0], [0, 0, 0, 0], [0, 3, 18, 0], [0, 0, 18, 1]], None),  # 90 %, mostly too low
+        ([[9, 0, 0, 0], [0, 5, 4, 1], [0, 0, 5, 5]], "too many"),
+        ([[9, 0, 0, 0], [0, 6, 3, 1], [0, 0, 5, 5]], None),  # 9 of 20 too many
         ([[9, 0, 0], [0, 10, 0]], None),  # every scene with objects has one
         ([[9, 0, 0], [0, 0, 10]], "always N_max"),
         ([[9, 0, 0]], None),  # nothing to tell
