@@ -95,7 +95,7 @@ def draw(curves: dict[tuple, Curve | None], against: str, single: bool) -> Figur
             if single:
                 axes.plot(x, accuracy.T, color=style["color"], linewidth=0.5, alpha=0.7)
         axes.plot([], [], "<", color="gray", fillstyle="none", label="published end")
-        axes.legend(loc="center right", fontsize=8)
+        axes.legend(loc="best", fontsize=8)
     return figure
 
 
