@@ -73,7 +73,7 @@ def read_curve(runs: Path, model: str, recipe: str, dataset: str, seeds: list[in
 
 def draw(curves: dict[tuple, Curve | None], against: str, single: bool) -> Figure:
     """Four panels; `against` is "seconds" or "epochs", `single` adds a thin line for every run."""
-    figure = Figure(figsize=(10, 7.4), layout="constrained")
+    figure = Figure(figsize=(10, 8.4), layout="constrained")
     for axes, dataset in zip(figure.subplots(2, 2).flat, DATASETS):
         axes.set(title=TITLES[dataset], ylim=(-3, 103), ylabel="count accuracy, %")
         axes.set_xlabel("seconds of training" if against == "seconds" else "epochs")
@@ -95,7 +95,7 @@ def draw(curves: dict[tuple, Curve | None], against: str, single: bool) -> Figur
             if single:
                 axes.plot(x, accuracy.T, color=style["color"], linewidth=0.5, alpha=0.7)
         axes.plot([], [], "<", color="gray", fillstyle="none", label="published end")
-        axes.legend(loc="best", fontsize=8)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=8)  # below, so that it covers no curve
     return figure
 
 
