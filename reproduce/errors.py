@@ -4,7 +4,7 @@
     python reproduce/errors.py --recipe robust    with those of the runs supair/*/robust/seed0 in --runs
 
 Prints how many of what kind there are, and how the inference network's counts compare with the likeliest ones given its boxes;
-draws `errors`: boxes in step colours, the true count in the corner, the model's above.  About 30 s on two CPU cores.
+draws `errors`, or `errors_RECIPE`: boxes in step colours, the true count in the corner, the model's above.  About 30 s on two CPU cores.
 """
 
 from __future__ import annotations
