@@ -165,7 +165,7 @@ class ModelConfig:
 class AirWarmUp:
     """The first `steps` training steps, in which some scenes are trained with fewer windows.
 
-    Several windows learn together to paint one object before any can do it alone, and never part.  So in a `share` of the
+    Several windows learn together to paint one object before any can do it alone, and hardly part.  So in a `share` of the
     scenes, others at every step, there are only the first n windows, n uniform on 1 .. N_max - 1 (nested dropout, Rippel et
     al., 2014), and these learn to paint whole objects.  The share falls linearly to 0.
     """
