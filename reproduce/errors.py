@@ -66,7 +66,7 @@ def draw(settings: Settings, recipe: str | None, seed: int) -> Figure:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    figure = draw(Settings(arguments.runs, arguments.data, arguments.mnist), arguments.recipe, arguments.seed)
+    figure = draw(Settings(arguments.runs, arguments.data, arguments.mnist), arguments.recipe, arguments.seed or 0)
     _setup.save_figure(figure, arguments.output / (f"errors_{arguments.recipe}" if arguments.recipe else "errors"))
     return 0
 
@@ -74,10 +74,13 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
     parser.add_argument("--recipe", choices=RECIPES, help="take the runs of this recipe (default: the weights in pretrained/)")
-    parser.add_argument("--seed", type=int, default=0, help="of the runs (default: 0)")
+    parser.add_argument("--seed", type=int, help="of the runs (default: 0)")
     _setup.add_output(parser)
     _setup.add_places(parser)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.seed is not None and not arguments.recipe:
+        parser.error("--seed names a run, so it needs --recipe; the weights in pretrained/ are of one seed")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -189,6 +189,9 @@ def test_figures_of_pretrained_weights(small, tmp_path, capsys):
         assert f": {wrong} of 50 wrong" in line and wrong < 10
     with pytest.raises(TrainingError, match="supair/multi_mnist/robust/seed1/config.json: no such file"):
         errors.main([*options, "--recipe", "robust", "--seed", "1"])
+    with pytest.raises(SystemExit):
+        errors.main([*options, "--seed", "1"])
+    assert "--seed names a run, so it needs --recipe" in capsys.readouterr().err
 
 
 def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_path, monkeypatch, capsys):
