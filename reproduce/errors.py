@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _setup.parser(__doc__)
     parser.add_argument("--recipe", choices=RECIPES, help="take the runs of this recipe (default: the weights in pretrained/)")
-    parser.add_argument("--seed", type=int, help="of the runs (default: 0)")
+    parser.add_argument("--seed", type=int, help="of these runs (with --recipe; default: 0)")
     _setup.add_output(parser)
     _setup.add_places(parser)
     arguments = parser.parse_args(argv)
