@@ -14,6 +14,8 @@ import numpy as np
 import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
+# As in conftest: what builds graphs sooner, for processes of their own.
+QUICKLY = "import tensorflow as tf; tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True}); "
 TEAM_SECONDS = 240  # in which machines have to have done what a test waits for
 
 
@@ -35,7 +37,7 @@ def team(command: list[str], size: int = 2, checkpoint_seconds: float = 60):
 
     Yields the processes, and kills what is left of them at the end.
     """
-    supair = f"import runpy; from supair import training; training.CHECKPOINT_SECONDS = {checkpoint_seconds}; "
+    supair = f"{QUICKLY}import runpy; from supair import training; training.CHECKPOINT_SECONDS = {checkpoint_seconds}; "
     supair += "runpy.run_module('supair', run_name='__main__')"
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(size)]

@@ -146,9 +146,8 @@ def test_only_what_follows_a_decision_weighs_on_it(air, images, noise):
     assert float(tape.gradient(loss, bias)[0]) == pytest.approx(expected, rel=1e-9)
 
 
-def sampled_estimates(model: AIR, images, noise, number: int) -> np.ndarray:
-    """Estimates [number, weights] with z_pres drawn anew each time and all other noise fixed."""
-    rng = np.random.default_rng(3)
+def estimator(model: AIR, images):
+    """A function (noise, number) -> estimates [number, weights], with z_pres drawn anew each time and all other noise fixed."""
 
     @tf.function(autograph=False)
     def one(noise):
@@ -156,13 +155,16 @@ def sampled_estimates(model: AIR, images, noise, number: int) -> np.ndarray:
             loss, _ = model.training_loss(images, noise, 0)
         return tf.concat([tf.reshape(part, [-1]) for part in tape.gradient(loss, guide_variables(model))], axis=0)
 
-    drawn = np.tile(noise, [number, 1, 1, 1])
-    drawn[..., 0] = rng.normal(size=drawn.shape[:-1])
-    return np.stack([one(each) for each in tf.constant(drawn)])
+    def estimates(noise, number: int) -> np.ndarray:
+        drawn = np.tile(noise, [number, 1, 1, 1])
+        drawn[..., 0] = np.random.default_rng(3).normal(size=drawn.shape[:-1])
+        return np.stack([one(each) for each in tf.constant(drawn)])
+
+    return estimates
 
 
 def test_average_of_many_estimates_is_the_exact_gradient(air, images, noise):
-    estimates = sampled_estimates(air, images, noise, 1500)
+    estimates = estimator(air, images)(noise, 1500)
     exact = exact_gradient(air, images, noise)
     error = estimates.mean(axis=0) - exact
     standard_error = estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates))
@@ -176,11 +178,11 @@ def test_baseline_changes_the_variance_and_not_the_mean(images, noise):
     """With the best constant baseline the estimates vary less than with one far off, about the same mean."""
     model = AIR(TINY, seed=1, dtype="float64")
     cost = -float(tf.reduce_mean(model.evaluate_elbo(images, noise).elbo.total))
-    results = {}
+    results, sample = {}, estimator(model, images)
     for name, constant in (("good", cost), ("bad", cost + 1000.0)):
         model.baseline_head.layers[-1].kernel.assign(model.baseline_head.layers[-1].kernel * 0)
         model.baseline_head.layers[-1].bias.assign([constant / TINY.baseline_scale])
-        results[name] = sampled_estimates(model, images, noise, 500)
+        results[name] = sample(noise, 500)
     variance = {name: estimates.var(axis=0).sum() for name, estimates in results.items()}
     assert variance["good"] < 0.1 * variance["bad"]
     exact = exact_gradient(model, images, noise)

@@ -44,11 +44,26 @@ def after_steps(monkeypatch, action):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("undisturbed")
-    with tiny.run(directory) as run:
+def both(tmp_path_factory):
+    """The directory of a run as it was after an epoch, that of the run after three, and its weights then."""
+    folder = tmp_path_factory.mktemp("run")
+    with tiny.run(folder / "run") as run:
+        run.train(1)
+        shutil.copytree(folder / "run", folder / "after_an_epoch")
         run.train(3)
-        return directory, weights(run)
+        return folder / "after_an_epoch", folder / "run", weights(run)
+
+
+@pytest.fixture
+def undisturbed(both):
+    """The directory of a run of three epochs, and its weights."""
+    return both[1:]
+
+
+@pytest.fixture
+def after_an_epoch(both, tmp_path):
+    """The directory of a run of one epoch, a copy for every test."""
+    return shutil.copytree(both[0], tmp_path / "run")
 
 
 def test_log_has_the_promised_lines(undisturbed):
@@ -76,11 +91,10 @@ def test_same_seed_same_curve_and_other_seed_other_curve(undisturbed, tmp_path):
     assert curve(tmp_path / "other")[0] != curve(undisturbed[0])[0]
 
 
-def test_epoch_by_epoch_equals_at_once(undisturbed, tmp_path):
-    for epochs in (1, 3):
-        with tiny.run(tmp_path) as run:
-            run.train(epochs)
-    assert curve(tmp_path) == curve(undisturbed[0])
+def test_resumed_after_an_epoch_equals_undisturbed(undisturbed, after_an_epoch):
+    with tiny.run(after_an_epoch) as run:
+        run.train(3)
+    assert curve(after_an_epoch) == curve(undisturbed[0])
     for ours, expected in zip(weights(run), undisturbed[1]):
         np.testing.assert_array_equal(ours, expected)
 
@@ -118,28 +132,27 @@ def test_an_interruption_can_be_passed_between_processes():
     assert str(passed) == "stopped at step 5" and passed.signum == signal.SIGTERM
 
 
-def test_crash_after_the_log_line_but_before_the_checkpoint(undisturbed, tmp_path, monkeypatch):
+def test_crash_after_the_log_line_but_before_the_checkpoint(undisturbed, after_an_epoch, monkeypatch):
     """Log lines beyond the checkpoint, and a line cut off, are dropped and written again."""
-    with tiny.run(tmp_path) as run:
+    with tiny.run(after_an_epoch) as run:
         run.train(2)
         monkeypatch.setattr(run, "save", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run.train(3)
-    with open(tmp_path / "log.jsonl", "a") as file:
+    with open(after_an_epoch / "log.jsonl", "a") as file:
         file.write('{"step": 16, "ep')
-    with tiny.run(tmp_path) as run:
-        assert run.step == 10 and curve(tmp_path)[-1]["step"] == 10
+    with tiny.run(after_an_epoch) as run:
+        assert run.step == 10 and curve(after_an_epoch)[-1]["step"] == 10
         run.train(3)
-    assert curve(tmp_path) == curve(undisturbed[0])
+    assert curve(after_an_epoch) == curve(undisturbed[0])
 
 
-def test_finished_run_does_nothing(undisturbed, tmp_path, monkeypatch):
-    with tiny.run(tmp_path) as run:
-        run.train(1)
-        before = (tmp_path / "log.jsonl").read_bytes()
+def test_finished_run_does_nothing(after_an_epoch, monkeypatch):
+    with tiny.run(after_an_epoch) as run:
+        before = (after_an_epoch / "log.jsonl").read_bytes()
         monkeypatch.setattr("supair.training._Group", None)  # not to be called
         run.train(1)
-    assert (tmp_path / "log.jsonl").read_bytes() == before
+    assert (after_an_epoch / "log.jsonl").read_bytes() == before
 
 
 def test_compiled_training_step_equals_uncompiled(undisturbed, tmp_path):
@@ -229,30 +242,26 @@ def spoil(run):
     run.optimizer.weights[0].assign(run.optimizer.weights[0] * np.nan)
 
 
-def test_not_finite_elbo_stops_and_keeps_the_checkpoint(tmp_path):
-    with tiny.run(tmp_path) as run:
-        run.train(1)
-    with tiny.run(tmp_path) as run:
+def test_not_finite_elbo_stops_and_keeps_the_checkpoint(after_an_epoch):
+    with tiny.run(after_an_epoch) as run:
         good = weights(run)
         spoil(run)
         with pytest.raises(TrainingError, match="not finite at step 6.*checkpoint is kept"):
             run.train(2)
-    with tiny.run(tmp_path) as run:
+    with tiny.run(after_an_epoch) as run:
         assert run.step == 5
         for ours, expected in zip(weights(run), good):
             np.testing.assert_array_equal(ours, expected)
 
 
-def test_weights_broken_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
-    with tiny.run(tmp_path) as run:
-        run.train(1)
+def test_weights_broken_by_the_last_step_are_not_saved(after_an_epoch, monkeypatch):
+    with tiny.run(after_an_epoch) as run:
         good = weights(run)
-    with tiny.run(tmp_path) as run:
         after_steps(monkeypatch, lambda: run.model.inference.bias.assign(run.model.inference.bias * np.nan))
         with pytest.raises(TrainingError, match="weights are not finite after step 6"):
             run.train(2)
-    with tiny.run(tmp_path) as run:
-        assert run.step == 5 and curve(tmp_path)[-1]["step"] == 5
+    with tiny.run(after_an_epoch) as run:
+        assert run.step == 5 and curve(after_an_epoch)[-1]["step"] == 5
         for ours, expected in zip(weights(run), good):
             np.testing.assert_array_equal(ours, expected)
 
@@ -288,15 +297,6 @@ def _flip(path):
     path.write_bytes(content)
 
 
-@pytest.fixture(scope="module")
-def after_an_epoch(tmp_path_factory):
-    """The directory of a run of one epoch; to be copied, not changed."""
-    directory = tmp_path_factory.mktemp("run")
-    with tiny.run(directory) as run:
-        run.train(1)
-    return directory
-
-
 @pytest.mark.parametrize(
     "pattern, damage",
     [
@@ -313,12 +313,11 @@ def after_an_epoch(tmp_path_factory):
         ("config.json", _truncate),
     ],
 )
-def test_damaged_runs_are_refused(after_an_epoch, tmp_path, pattern, damage):
-    directory = shutil.copytree(after_an_epoch, tmp_path / "run")
-    (path,) = directory.glob(pattern)
+def test_damaged_runs_are_refused(after_an_epoch, pattern, damage):
+    (path,) = after_an_epoch.glob(pattern)
     damage(path)
     with pytest.raises(TrainingError, match="damaged.*delete the directory"):
-        tiny.run(directory)
+        tiny.run(after_an_epoch)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
