@@ -66,8 +66,10 @@ def draw(settings: Settings, recipe: str | None, seed: int) -> Figure:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    figure = draw(Settings(arguments.runs, arguments.data, arguments.mnist), arguments.recipe, arguments.seed or 0)
-    _setup.save_figure(figure, arguments.output / (f"errors_{arguments.recipe}" if arguments.recipe else "errors"))
+    recipe, seed = arguments.recipe, arguments.seed or 0
+    figure = draw(Settings(arguments.runs, arguments.data, arguments.mnist), recipe, seed)
+    name = "errors" + (f"_{recipe}" if recipe else "") + (f"_seed{seed}" if seed else "")
+    _setup.save_figure(figure, arguments.output / name)
     return 0
 
 
