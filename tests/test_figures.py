@@ -12,6 +12,8 @@ import pytest
 import record
 import seeds
 import table2
+import tensorflow as tf
+import tiny
 from matplotlib.figure import Figure
 
 import data
@@ -19,6 +21,7 @@ from data.scenes import MNIST_PATH
 from reproduce import runs
 from reproduce.experiments import Experiment
 from reproduce.runs import Job, Settings
+from supair import SuPAIR
 from supair.config import TrainingError
 from supair.figures import STEP_COLORS, draw_scene, outline
 from supair.files import unseal
@@ -187,11 +190,26 @@ def test_figures_of_pretrained_weights(small, tmp_path, capsys):
         test, (model, _) = data.load(dataset, 0, tmp_path / "data")["test"], load_model(runs.PRETRAINED / dataset)
         wrong = np.sum(np.asarray(model(test.read(0, 50)).count) != test.counts)
         assert f": {wrong} of 50 wrong" in line and wrong < 10
+    assert sum("too many boxes" in line for line in lines) == len(data.DATASETS)
+    assert errors.main([*options, "--datasets", "sprites"]) == 0 and " wrong: " in capsys.readouterr().out.splitlines()[0]
     with pytest.raises(TrainingError, match="supair/multi_mnist/robust/seed1/config.json: no such file"):
         errors.main([*options, "--recipe", "robust", "--seed", "1"])
     with pytest.raises(SystemExit):
         errors.main([*options, "--seed", "1"])
     assert "--seed names a run, so it needs --recipe" in capsys.readouterr().err
+
+
+def test_errors_puts_the_first_box_behind_all_others(monkeypatch):
+    """As if the inference network had found the others first."""
+    model, images = SuPAIR(tiny.MODEL, 3), tiny.scenes(6).read(0, 6)
+    boxes, _, log_p, without_first = errors.evaluate(model, images)
+    description = model(images)
+    rolled = description._replace(where_loc=tf.roll(description.where_loc, -1, axis=1))
+    monkeypatch.setattr(model, "inference", lambda images: rolled)
+    others, _, expected, _ = errors.evaluate(model, images)
+    np.testing.assert_array_equal(others[:, 0], boxes[:, 1])
+    np.testing.assert_allclose(without_first, expected, rtol=1e-4)
+    assert np.abs(without_first - log_p)[:, 1].max() > 0.5  # nats, of N = 1
 
 
 def test_shards_do_every_run_once_and_the_last_one_draws(unchecked, small, tmp_path, monkeypatch, capsys):
