@@ -1,10 +1,6 @@
 """What several test files share."""
 
 import dataclasses
-import os
-
-# Machine code of the compiler's plainest kind: for tiny models it takes less time to make than better code would save.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import keras

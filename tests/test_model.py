@@ -215,7 +215,7 @@ def test_eager_equals_compiled(structure):
     config = dataclasses.replace(
         tiny.MODEL,
         object=object_spn(structure=structure, step=2, num_components=3, num_sums=2),
-        background=background_spn(structure=structure, step=6, num_components=2),
+        background=background_spn(structure=structure, step=8, num_components=2),
     )
     model = SuPAIR(config, seed=1)
 

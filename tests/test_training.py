@@ -48,7 +48,7 @@ def both(tmp_path_factory):
     """The directory of a run as it was after an epoch, that of the run after three, and its weights then."""
     folder = tmp_path_factory.mktemp("run")
     with tiny.run(folder / "run") as run:
-        run.train(1)
+        run.train(1)  # saves it, so that its directory can be copied
         shutil.copytree(folder / "run", folder / "after_an_epoch")
         run.train(3)
         return folder / "after_an_epoch", folder / "run", weights(run)
@@ -86,6 +86,8 @@ def test_same_seed_same_curve_and_other_seed_other_curve(undisturbed, tmp_path):
     with tiny.run(tmp_path / "same") as run:
         run.train(3)
     assert curve(tmp_path / "same") == curve(undisturbed[0])
+    for ours, expected in zip(weights(run), undisturbed[1]):
+        np.testing.assert_array_equal(ours, expected)
     with tiny.run(tmp_path / "other", dataclasses.replace(tiny.TRAINING, seed=4)) as run:
         run.train(1)
     assert curve(tmp_path / "other")[0] != curve(undisturbed[0])[0]
