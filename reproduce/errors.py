@@ -6,7 +6,7 @@
 Prints how many of what kind there are, how the inference network's counts compare with the likeliest ones given its boxes, and
 how often a scene with too many boxes is likelier without the first of them (for instance because the second alone explains the
 object).  A scene's N boxes are taken to be those of its first N steps.  Draws `errors`, `errors_RECIPE` or
-`errors_RECIPE_seedN`: boxes in step colours, the true count in the corner, the model's above.  About 40 s on two CPU cores.
+`errors_RECIPE_seedN`: boxes in step colours, the true count in the corner, the model's above.  About a minute on two CPU cores.
 """
 
 from __future__ import annotations
