@@ -23,7 +23,7 @@ from reproduce.experiments import RECIPES, TITLES, Experiment
 from reproduce.runs import PRETRAINED, Settings
 from supair import metrics
 from supair.figures import draw_scene
-from supair.model import SuPAIR
+from supair.model import Evaluation, SuPAIR
 from supair.saved import load_model
 
 COLUMNS = 12
@@ -33,15 +33,15 @@ BATCH = 500
 def evaluate(model: SuPAIR, images: np.ndarray) -> tuple:
     """Boxes [batch, step, 4], which of them are there, and log p(x, z) [batch, step + 1] of every N with boxes at q's means;
     the last once more with the first box put behind all others."""
-    description, noise = model(images), np.zeros([len(images), model.config.num_steps, model.noise_size], np.float32)
-    log_p = [_log_p(model, images, noise)]
+    noise = np.zeros([len(images), model.config.num_steps, model.noise_size], np.float32)
+    evaluation = model.evaluate_elbo(images, noise)
+    description = evaluation.description
     noise[..., :4] = (tf.roll(description.where_loc, -1, axis=1) - description.where_loc) / description.where_scale
-    log_p.append(_log_p(model, images, noise))
+    log_p = [_log_p(model, each) for each in (evaluation, model.evaluate_elbo(images, noise))]
     return model.boxes(description), np.round(description.z_pres) == 1, *log_p
 
 
-def _log_p(model: SuPAIR, images: np.ndarray, noise: np.ndarray):
-    evaluation = model.evaluate_elbo(images, noise)
+def _log_p(model: SuPAIR, evaluation: Evaluation):
     of_objects = tf.cumsum(evaluation.log_p_objects + evaluation.log_p_overlap, axis=1)
     return tf.pad(of_objects, [[0, 0], [1, 0]]) + evaluation.log_p_background + model.log_p_count
 
