@@ -54,6 +54,7 @@ MODELS = {
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
     "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
     "supair_exact": _supair("SuPAIR, exact", 22.0, robust=True, fields={"downsampling": "exact"}),
+    "supair_upper_left": _supair("SuPAIR, begins upper left", 18.0, fields={"position_bias": -3.0}),
     "supair_per_step": _supair("SuPAIR, SPN per step", 22.0, fields={"object_models": "per_step"}),
     "supair_mixture": _supair("SuPAIR, mixture of SPNs", 40.0, fields={"object_models": "mixture"}),
     "air": Model(

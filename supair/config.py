@@ -114,6 +114,8 @@ class ModelConfig:
     aspect_min: float = 0.75  # height / width = aspect_min + (aspect_max - aspect_min) m_2
     aspect_max: float = 1.25
     position_max: float = 0.9  # left and top edge / B = position_max m_3, position_max m_4
+    # Initial bias of the outputs of m_3 and m_4, which decides where boxes begin; None: 0.1, as of all others (code).
+    position_bias: float | None = None
     where_scale_max: float = 0.3  # standard deviations = where_scale_max m_5..8, edges' too in pixels
     # Priors
     overlap_rate: float = 120.0  # Gamma(1, rate) on the occluded share of an object (section 3.1; code)
@@ -151,6 +153,8 @@ class ModelConfig:
             _require(0 < value < math.inf, f"{name} above 0", value)
         for name in ("count_log_weight", "count_penalty"):
             _require(math.isfinite(getattr(self, name)), f"a finite {name}", getattr(self, name))
+        bias = self.position_bias
+        _require(bias is None or math.isfinite(bias), "a finite position_bias or None", bias)
         _require(isinstance(self.object, SpnConfig), "object to be an SpnConfig", self.object)
         _require(
             self.background is None or isinstance(self.background, SpnConfig),

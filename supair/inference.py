@@ -91,6 +91,8 @@ class InferenceNetwork(keras.layers.Layer):
         )
         self.hidden.build([None, units])
         self.output_layer.build([None, config.hidden_units])
+        if config.position_bias is not None:
+            self.output_layer.bias.assign([*[0.1] * 3, *[config.position_bias] * 2, *[0.1] * 4])
         self.built = True
 
     def call(self, images) -> SceneDescription:

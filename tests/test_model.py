@@ -253,6 +253,15 @@ def test_initial_weights_follow_the_paper():
         assert np.abs(values).max() <= 2 * stddev and values.std() == pytest.approx(0.88 * stddev, rel=0.01)
 
 
+def test_position_bias_decides_where_boxes_begin():
+    plain, moved = (SuPAIR(dataclasses.replace(tiny.MODEL, position_bias=bias), seed=1) for bias in (None, -3.0))
+    expected = np.asarray(plain.inference.output_layer.bias) - np.float32(3.1) * np.isin(np.arange(9), (3, 4))
+    np.testing.assert_allclose(moved.inference.output_layer.bias, expected, rtol=1e-6)
+    before, after = (np.asarray(model(tiny.scenes().images[:8] / np.float32(255)).where_loc) for model in (plain, moved))
+    assert np.all(after[..., 2:] < before[..., 2:] / 3)
+    np.testing.assert_array_equal(after[..., :2], before[..., :2])
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -262,6 +271,7 @@ def test_initial_weights_follow_the_paper():
         ({"scale_min": 0.95}, "0 < scale_min <= scale_max, found .0.95, 0.9"),
         ({"overlap_rate": float("nan")}, "overlap_rate above 0, found nan"),
         ({"position_max": 1.5}, "position_max of at most 1"),
+        ({"position_bias": math.inf}, "a finite position_bias or None, found inf"),
         ({"num_steps": True}, "num_steps to be an integer"),
         ({"count_penalty": float("nan")}, "a finite count_penalty"),
         ({"object": None}, "object to be an SpnConfig, found None"),
