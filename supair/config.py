@@ -114,7 +114,7 @@ class ModelConfig:
     aspect_min: float = 0.75  # height / width = aspect_min + (aspect_max - aspect_min) m_2
     aspect_max: float = 1.25
     position_max: float = 0.9  # left and top edge / B = position_max m_3, position_max m_4
-    # Initial bias of the outputs of m_3 and m_4, which decides where boxes begin; None: 0.1, as of all others (code).
+    # Initial bias of the outputs of m_3 and m_4, which moves where boxes begin; None: 0.1, as of all others (code).
     position_bias: float | None = None
     where_scale_max: float = 0.3  # standard deviations = where_scale_max m_5..8, edges' too in pixels
     # Priors

@@ -13,6 +13,7 @@ from supair.config import ModelConfig
 from supair.scenes import require_side
 
 FORGET_GATE_BIAS = 1.0  # a constant, not a weight (code)
+INITIAL_BIAS = 0.1  # of hidden units and outputs (code)
 
 
 def count_present(z_pres):
@@ -83,7 +84,7 @@ class InferenceNetwork(keras.layers.Layer):
                 size,
                 activation=activation,
                 kernel_initializer=keras.initializers.GlorotUniform(seed=seed + k),
-                bias_initializer=keras.initializers.Constant(0.1),
+                bias_initializer=keras.initializers.Constant(INITIAL_BIAS),
                 dtype=dtype,
                 name=name,
             )
@@ -92,7 +93,7 @@ class InferenceNetwork(keras.layers.Layer):
         self.hidden.build([None, units])
         self.output_layer.build([None, config.hidden_units])
         if config.position_bias is not None:
-            self.output_layer.bias.assign([*[0.1] * 3, *[config.position_bias] * 2, *[0.1] * 4])
+            self.output_layer.bias.assign([*[INITIAL_BIAS] * 3, *[config.position_bias] * 2, *[INITIAL_BIAS] * 4])
         self.built = True
 
     def call(self, images) -> SceneDescription:

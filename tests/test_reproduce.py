@@ -59,9 +59,11 @@ def test_variants_differ_from_the_paper_in_one_thing():
     assert trainings["supair", "robust"] == trainings["supair_exact", "robust"] == robust_training(7)
     assert trainings["supair", "paper"] == dataclasses.replace(robust_training(7), averaging=None)
     assert trainings["air", "paper"] == trainings["air", "robust"] == air_training(7)
-    paper, no_background, poon_domingos = (
-        MODELS[name].recipes["paper"]("sprites") for name in ("supair", "supair_no_background", "supair_poon_domingos")
+    paper, no_background, poon_domingos, upper_left = (
+        MODELS[name].recipes["paper"]("sprites")
+        for name in ("supair", "supair_no_background", "supair_poon_domingos", "supair_upper_left")
     )
+    assert dataclasses.replace(paper, position_bias=-3.0) == upper_left
     assert dataclasses.replace(paper, background=None) == no_background
     assert (poon_domingos.object.structure, poon_domingos.object.step) == ("poon_domingos", 10)
     assert (poon_domingos.background.structure, poon_domingos.background.step) == ("poon_domingos", 20)
