@@ -26,7 +26,10 @@ keras.config.disable_traceback_filtering()
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch (AIR: 4).  Returns options for the scripts."""
+    """Tiny models on 300 + 50 scenes of 50 x 50; 1 step an epoch (AIR: 4).  Yields options for the scripts.
+
+    Functions run eagerly: for so few steps that is sooner done than building their graphs.
+    """
 
     def model_config(self):
         if self.model == "air":
@@ -42,4 +45,6 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "RECORDED", tmp_path / "results")
     monkeypatch.setattr(table2, "matmul_gflops", lambda: 100.0)
     monkeypatch.setattr(runs, "matmul_gflops", lambda: 100.0)
-    return ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--no-xla"]
+    tf.config.run_functions_eagerly(True)
+    yield ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--no-xla"]
+    tf.config.run_functions_eagerly(False)

@@ -22,6 +22,7 @@ import record
 import seeds
 import table1
 import table2
+import tensorflow as tf
 
 import data
 from reproduce import runs
@@ -91,6 +92,7 @@ def test_quick_run_prints_published_next_to_measured(small, capsys, tmp_path):
 
 
 def test_all_seeds_count_and_finished_runs_are_not_repeated(small, capsys, tmp_path):
+    tf.config.run_functions_eagerly(False)  # in which seeds trained together take longer
     options = ["--seeds", "0", "3", "--datasets", "sprites", "--models", "supair", "--recipe", "paper", "--epochs", "2"]
     options += ["--together", "5", *small]
     assert table2.main(options) == 0
@@ -294,8 +296,6 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path):
 
 
 def test_matrix_products_are_counted():
-    import tensorflow as tf
-
     multiply = tf.function(lambda a, b: tf.matmul(a, b, transpose_a=True), jit_compile=True)
     a, b = tf.zeros([5, 7, 3]), tf.zeros([5, 7, 11])
     hlo = multiply.experimental_get_compiler_ir(a, b)(stage="hlo")
