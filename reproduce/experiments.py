@@ -19,6 +19,7 @@ from supair.config import (
     robust_air,
     robust_model,
     robust_training,
+    table1_air,
 )
 from supair.model import SuPAIR
 from supair.training import Convergence
@@ -49,6 +50,11 @@ def _supair(title: str, step_gflop: float, robust: bool = False, fields: dict | 
     return Model(title, SuPAIR, recipes, training, Convergence(), 45, step_gflop)
 
 
+def _air(title: str, recipes: dict[str, Callable[[str], AirConfig]]) -> Model:
+    training = dict.fromkeys(recipes, air_training)
+    return Model(title, AIR, recipes, training, Convergence(window=10, max_epochs=AIR_EPOCHS), 60, 5.0)
+
+
 MODELS = {
     "supair": _supair("SuPAIR", 18.0, robust=True),
     "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
@@ -57,15 +63,8 @@ MODELS = {
     "supair_upper_left": _supair("SuPAIR, begins upper left", 18.0, fields={"position_bias": -3.0}),
     "supair_per_step": _supair("SuPAIR, SPN per step", 22.0, fields={"object_models": "per_step"}),
     "supair_mixture": _supair("SuPAIR, mixture of SPNs", 40.0, fields={"object_models": "mixture"}),
-    "air": Model(
-        "AIR",
-        AIR,
-        {"paper": lambda dataset: AirConfig(), "robust": lambda dataset: robust_air()},
-        dict.fromkeys(RECIPES, air_training),
-        Convergence(window=10, max_epochs=AIR_EPOCHS),
-        60,
-        5.0,
-    ),
+    "air": _air("AIR", {"paper": lambda dataset: AirConfig(), "robust": lambda dataset: robust_air()}),
+    "air_linear": _air("AIR, linear heads", {"paper": lambda dataset: table1_air()}),
 }
 TITLES = {
     "multi_mnist": "Multi-MNIST",

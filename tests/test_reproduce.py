@@ -57,6 +57,8 @@ def test_variants_differ_from_the_paper_in_one_thing():
         for model in ("supair", "supair_exact", "air")
         for recipe in ("paper", "robust")
     }
+    air, linear = (MODELS[name].recipes["paper"]("sprites") for name in ("air", "air_linear"))
+    assert dataclasses.replace(air, head_units=0) == linear
     assert trainings["supair", "robust"] == trainings["supair_exact", "robust"] == robust_training(7)
     assert trainings["supair", "paper"] == dataclasses.replace(robust_training(7), averaging=None)
     assert trainings["air", "paper"] == trainings["air", "robust"] == air_training(7)
