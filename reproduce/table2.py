@@ -21,12 +21,13 @@ import _setup
 from data import DATASETS
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
 from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at
+from supair.air import AIR
 from supair.config import PAPER_EPOCHS, TrainingError
 from supair.hardware import describe_machine, matmul_gflops
 
 PAPER_MODELS = ("supair", "air")
 QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
-NOTES = {"air": " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"}
+AIR_NOTE = " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"
 AIR_BUDGET = "paper's budget"
 SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
 
@@ -155,7 +156,7 @@ class Table:
         rows = sorted([*rows, *only_recorded], key=self._place)
         for previous, row in zip([None, *rows], rows):
             if previous is None or (row["model"], row["recipe"]) != (previous["model"], previous["recipe"]):
-                print(title(row["model"], row["recipe"]) + NOTES.get(row["model"], ""))
+                print(title(row["model"], row["recipe"]) + (AIR_NOTE if MODELS[row["model"]].build is AIR else ""))
             published = TABLE_2.get((row["model"], row["dataset"]))
             good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"]) if published else 0
             # Where the published accuracy is 0, there is nothing to succeed at.
