@@ -1,4 +1,4 @@
-"""The four data sets as HDF5 files, made on first use and checked at every use."""
+"""Data sets as HDF5 files, made on first use and checked at every use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,17 +17,19 @@ import h5py
 import numpy as np
 
 from data.backgrounds import grid, noisy
-from data.scenes import MNIST_PATH, DataError, Scenes, load_mnist, multi_mnist, sprites
+from data.scenes import MNIST_PATH, DataError, Scenes, check, load_mnist, multi_mnist, sprites
 
-FORMAT_VERSION = 1
-LEFT_SECONDS = 3600  # after which nobody is writing to an unfinished file any more
+FORMAT_VERSION = 2
 DEFAULT_DIRECTORY = Path(__file__).parent / "generated"
-
 DATASETS = ("multi_mnist", "sprites", "noisy_mnist", "grid_mnist")  # the paper's
 # Multi-MNIST with other scenes, which are not in the paper: side in pixels and largest count.
 OTHER_SCENES = {"multi_mnist_3": (50, 3), "multi_mnist_80": (80, 4)}
-# (training scenes, test scenes); the code's split of Multi-MNIST, 80/20 of 50,000 for Sprites
-SIZES = {name: (40_000 if name == "sprites" else 60_000, 10_000) for name in (*DATASETS, *OTHER_SCENES)}
+# (training scenes, test scenes): the code's split of Multi-MNIST, 80/20 of 50,000 for Sprites
+SIZES = dict.fromkeys((*DATASETS, *OTHER_SCENES), (60_000, 10_000)) | {"sprites": (40_000, 10_000)}
+Sizes = tuple[int, int] | None  # numbers of training and test scenes; None for the data set's own
+
+_CHUNK = 4096  # scenes in memory at once
+_LEFT_SECONDS = 3600  # after which nobody is writing to an unfinished file any more
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,9 @@ class SceneFile:
 
     images: h5py.Dataset  # [scenes, side, side]
     counts: np.ndarray  # [scenes] int64
-    boxes: np.ndarray  # [scenes, objects, 4] float32: left, top, width, height in pixels, zero beyond the count
+    boxes: np.ndarray  # [scenes, objects, 4] float32: left, top, width, height in pixels
     white: int
-    checksum: str  # of the whole file's content
+    checksum: str  # SHA-256 of the images and counts of both parts
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,98 +50,74 @@ class SceneFile:
         return self.images[start:stop].astype(np.float32) / np.float32(self.white)
 
 
-def make(dataset: str, seed: int, sizes: tuple[int, int] | None = None, mnist: Path | str = MNIST_PATH) -> dict[str, Scenes]:
-    """Draw the training and test scenes of a data set.
+def make(
+    dataset: str, seed: int, sizes: Sizes = None, mnist: Path | str = MNIST_PATH
+) -> dict[str, Scenes]:
+    """Draw the scenes of a data set's parts, "train" and "test"; the seed decides everything.
 
     Noisy- and Grid-MNIST are the Multi-MNIST scenes of the same seed with a background.
 
-    Args:
-      dataset: one of `DATASETS` or `OTHER_SCENES`.
-      seed: decides everything.
-      sizes: numbers of training and test scenes instead of the paper's.
-      mnist: the digits to use.
+    Raises:
+      DataError: if an argument cannot be used.
     """
-    if dataset not in SIZES:
-        raise DataError(f"expected a data set out of {', '.join(SIZES)}, found {dataset!r}")
-    if seed < 0:
-        raise DataError(f"expected a seed of at least 0, found {seed}")
+    sizes = _sizes(dataset, sizes)
+    check(seed, sizes)
     digits = load_mnist(mnist) if dataset != "sprites" else {}
+    backgrounds = {"noisy_mnist": noisy, "grid_mnist": grid}
     parts = {}
-    for index, (part, size) in enumerate(zip(("train", "test"), sizes or SIZES[dataset])):
-        if size < 1:
-            raise DataError(f"expected at least one scene in every part, found {size}")
+    for index, (part, size) in enumerate(zip(("train", "test"), sizes)):
         rng = np.random.default_rng([seed, index])
-        background_rng = np.random.default_rng([seed, index, 1])
         if dataset == "sprites":
             scenes = sprites(size, rng)
         else:
             scenes = multi_mnist(size, digits[f"x_{part}"], rng, *OTHER_SCENES.get(dataset, ()))
-        if dataset == "noisy_mnist":
-            scenes = noisy(scenes, background_rng)
-        if dataset == "grid_mnist":
-            scenes = grid(scenes, background_rng)
+        if dataset in backgrounds:
+            scenes = backgrounds[dataset](scenes, np.random.default_rng([seed, index, 1]))
         parts[part] = scenes
     return parts
 
 
-def _checksum(parts) -> str:
-    """SHA-256 of scenes in memory or in a file, read in pieces.
+def load(
+    dataset: str,
+    seed: int = 0,
+    directory: Path | str = DEFAULT_DIRECTORY,
+    sizes: Sizes = None,
+    mnist: Path | str = MNIST_PATH,
+) -> dict[str, SceneFile]:
+    """A data set's parts, "train" and "test", from its file in `directory`.
+
+    The file is made first if it is not there, or, as is then said, if its format is another one.
 
     Raises:
-      DataError: if shapes or types are wrong, or grey levels are not within 0 .. white.
+      DataError: as `read`, `make` and `write`.
     """
-    digest = hashlib.sha256()
-    for name, (images, counts, boxes, white) in parts.items():
-        scenes, *sides = images.shape
-        if len(sides) != 2 or sides[0] != sides[1] or images.dtype not in (np.uint8, np.float16):
-            raise DataError(f"expected {name} images [n, side, side] uint8 or float16, found {images.shape} {images.dtype}")
-        if counts.shape != (scenes,) or boxes.ndim != 3 or boxes.shape[::2] != (scenes, 4):
-            raise DataError(
-                f"expected {name} counts [{scenes}] and boxes [{scenes}, objects, 4], found {counts.shape} {boxes.shape}"
-            )
-        for array in (images, counts, boxes):
-            digest.update(f"{name} {array.shape} {np.dtype(array.dtype).str} {white}".encode())
-            for start in range(0, scenes, 4096):
-                chunk = np.ascontiguousarray(array[start : start + 4096])
-                if array is images and not (chunk.min() >= 0 and chunk.max() <= white):  # false for nan too
-                    raise DataError(f"expected {name} grey levels in 0..{white}, found {chunk.min()}..{chunk.max()}")
-                digest.update(chunk.data)
-    return digest.hexdigest()
-
-
-def _arguments(dataset: str, seed: int, sizes, mnist) -> dict:
-    arguments = {"dataset": dataset, "seed": seed, "sizes": list(sizes or SIZES.get(dataset, ()))}
+    path = path_of(dataset, seed, directory, sizes)
+    arguments = {"dataset": dataset, "seed": seed, "sizes": list(_sizes(dataset, sizes))}
     if dataset != "sprites":
         load_mnist(mnist)  # a clear error, if it is not one
         arguments["mnist_sha256"] = hashlib.sha256(Path(mnist).read_bytes()).hexdigest()
-    return arguments
+    if path.exists():
+        try:
+            return read(path, arguments)
+        except _VersionError as error:
+            print(f"{error}; it is made again", file=sys.stderr)
+        except DataError as error:
+            raise DataError(f"{error}; delete it, and it will be made again") from None
+    write(path, make(dataset, seed, sizes, mnist), arguments)
+    return read(path, arguments)
 
 
-@contextlib.contextmanager
-def replacing(path: Path):
-    """A path to write to beside `path`, which replaces `path` only once everything is written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.name}.*.partial"):  # by a process that was killed, unless it is being written
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it, or given it its name
-                if time.time() - left.stat().st_mtime > LEFT_SECONDS:
-                    left.unlink()
-        handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise DataError(f"{path.parent}: cannot be written to ({error.strerror})") from None
-    partial = Path(name)
-    try:
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        os.replace(partial, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be written ({reason})") from None
-    finally:
-        partial.unlink(missing_ok=True)
+def path_of(dataset: str, seed: int, directory: Path | str, sizes: Sizes = None) -> Path:
+    """Where `load` keeps a data set."""
+    train, test = _sizes(dataset, sizes)
+    suffix = "" if (train, test) == SIZES[dataset] else f"-{train}-{test}"
+    return Path(directory) / f"{dataset}-seed{seed}{suffix}.h5"
+
+
+def _sizes(dataset: str, sizes: Sizes) -> tuple[int, int]:
+    if dataset not in SIZES:
+        raise DataError(f"expected a data set out of {', '.join(SIZES)}, found {dataset!r}")
+    return sizes or SIZES[dataset]
 
 
 def write(path: Path, parts: dict[str, Scenes], arguments: dict) -> None:
@@ -146,86 +126,112 @@ def write(path: Path, parts: dict[str, Scenes], arguments: dict) -> None:
     Raises:
       DataError: if the scenes have wrong shapes, types or values, or the file cannot be written.
     """
-    checksum = _checksum(parts)
+    texts = {"arguments": json.dumps(arguments, sort_keys=True), **_checksums(parts)}
     with replacing(path) as partial, h5py.File(partial, "w") as file:
-        for name, scenes in parts.items():
-            for field in ("images", "counts", "boxes"):
-                file[f"{name}/{field}"] = getattr(scenes, field)
-            file[name].attrs["white"] = scenes.white
+        for part, scenes in parts.items():
+            for name in ("images", "counts", "boxes"):
+                file[f"{part}/{name}"] = getattr(scenes, name)
+            file[part].attrs["white"] = scenes.white
         file.attrs["version"] = FORMAT_VERSION
-        file.attrs["seed"] = arguments["seed"]
-        file.attrs["arguments"] = json.dumps(arguments, sort_keys=True)
-        file.attrs["checksum"] = checksum
+        for name, text in texts.items():  # of fixed length: damaged heaps of others hang HDF5
+            file.attrs[name] = np.bytes_(text)
 
 
 def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
-    """Open a data set file and check it: format, arguments (if given), shapes, types, values and checksum.
+    """Open a data set file and check arguments (if given), version, shapes, values and checksums.
 
     Raises:
       DataError: naming the file and what is wrong with it.
     """
-    fix = "" if arguments is None else "; delete it, and it will be made again"
     try:
-        file = h5py.File(path, "r")
+        return _read(path, arguments or {})
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: {_reason(error)}{fix}") from None
-    try:
-        if file.attrs.get("version") != FORMAT_VERSION:
-            raise DataError(f"expected format version {FORMAT_VERSION}, found {file.attrs.get('version')}")
+    except DataError as error:
+        raise type(error)(f"{path}: {error}") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: a damaged, truncated or foreign file ({reason})") from None
+
+
+class _VersionError(DataError):
+    """A data set file of another format version."""
+
+
+def _read(path: Path, arguments: dict) -> dict[str, SceneFile]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(h5py.File(path, "r"))
         made_with = json.loads(file.attrs["arguments"])
-        for name, value in (arguments or {}).items():
+        for name, value in arguments.items():
             if made_with.get(name) != value:
-                raise DataError(f"made with another {name}: expected {value}, found {made_with.get(name)}")
-        stored = {
-            name: Scenes(file[f"{name}/images"], file[f"{name}/counts"], file[f"{name}/boxes"], int(file[name].attrs["white"]))
-            for name in ("train", "test")
-        }
-        if _checksum(stored) != file.attrs["checksum"]:
-            raise DataError("its content does not match its checksum")
-        return {
-            name: SceneFile(
-                scenes.images, scenes.counts[:].astype(np.int64), scenes.boxes[:], scenes.white, str(file.attrs["checksum"])
-            )
-            for name, scenes in stored.items()
-        }
-    except (DataError, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        file.close()
-        raise DataError(f"{path}: {_reason(error)}{fix}") from None
+                raise DataError(f"made with {name} {made_with.get(name)}, expected {value}")
+        if (version := int(file.attrs["version"])) != FORMAT_VERSION:
+            raise _VersionError(f"format version {version}, expected {FORMAT_VERSION}")
+        parts = {}
+        for part in ("train", "test"):
+            arrays = (file[f"{part}/{name}"] for name in ("images", "counts", "boxes"))
+            parts[part] = Scenes(*arrays, white=int(file[part].attrs["white"]))
+        checksums = _checksums(parts)
+        for name, checksum in checksums.items():
+            if file.attrs[name] != checksum.encode():
+                raise DataError(f"its content does not match its {name}")
+        stack.pop_all()  # the file stays open for its images
+    return {
+        part: SceneFile(images, counts[:].astype(np.int64), boxes[:], white, checksums["checksum"])
+        for part, (images, counts, boxes, white) in parts.items()
+    }
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, DataError):
-        return str(error)
-    return f"a damaged, truncated or foreign HDF5 file ({str(error).splitlines()[0]})"
+def _checksums(parts: dict[str, Scenes]) -> dict[str, str]:
+    """SHA-256 of images and counts, and of boxes, of scenes in memory or in a file.
 
-
-def load(
-    dataset: str,
-    seed: int = 0,
-    directory: Path | str = DEFAULT_DIRECTORY,
-    sizes: tuple[int, int] | None = None,
-    mnist: Path | str = MNIST_PATH,
-) -> dict[str, SceneFile]:
-    """The data set from its file in `directory`, made first if it is not there.
-
-    Returns:
-      {"train": SceneFile, "test": SceneFile}.
+    Runs are known by the first, since what they learn does not depend on the boxes.
 
     Raises:
-      DataError: as `read` and `make`.
+      DataError: if shapes or types are wrong, or grey levels are not within 0 .. white.
     """
-    path = path_of(dataset, seed, directory, sizes)
-    arguments = _arguments(dataset, seed, sizes, mnist)
-    if not path.exists():
-        write(path, make(dataset, seed, sizes, mnist), arguments)
-    return read(path, arguments)
+    digests = {"checksum": hashlib.sha256(), "boxes_checksum": hashlib.sha256()}
+    for part, (images, counts, boxes, white) in parts.items():
+        if images.ndim != 3 or images.shape[1] != images.shape[2]:
+            raise DataError(f"expected {part} images [n, side, side], found {images.shape}")
+        if images.dtype not in (np.uint8, np.float16):
+            raise DataError(f"expected {part} images uint8 or float16, found {images.dtype}")
+        if counts.shape != images.shape[:1]:
+            raise DataError(f"expected {part} counts [{len(images)}], found {counts.shape}")
+        if boxes.ndim != 3 or boxes.shape[::2] != (len(images), 4):
+            raise DataError(f"expected {part} boxes [{len(images)}, n, 4], found {boxes.shape}")
+        for array in (images, counts, boxes):
+            digest = digests["boxes_checksum" if array is boxes else "checksum"]
+            digest.update(f"{part} {array.shape} {np.dtype(array.dtype).str} {white}".encode())
+            for start in range(0, len(images), _CHUNK):
+                chunk = np.ascontiguousarray(array[start : start + _CHUNK])
+                if array is images and not (chunk.min() >= 0 and chunk.max() <= white):  # or nan
+                    found = f"{chunk.min()}..{chunk.max()}"
+                    raise DataError(f"expected {part} grey levels in 0..{white}, found {found}")
+                digest.update(chunk.data)
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def path_of(dataset: str, seed: int, directory: Path | str, sizes: tuple[int, int] | None = None) -> Path:
-    """Where `load` keeps a data set."""
-    if dataset not in SIZES:
-        raise DataError(f"expected a data set out of {', '.join(SIZES)}, found {dataset!r}")
-    suffix = "" if sizes is None or tuple(sizes) == SIZES[dataset] else f"-{sizes[0]}-{sizes[1]}"
-    return Path(directory) / f"{dataset}-seed{seed}{suffix}.h5"
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A path to write a file or folder to, which takes the place of `path` once all is written.
+
+    Raises:
+      DataError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.name}.*.partial"):  # by a killed process, or in use
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(".partial", f"{path.name}.", path.parent) as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            handle = os.open(partial, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+            os.replace(partial, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be written ({reason})") from None

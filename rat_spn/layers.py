@@ -1,7 +1,8 @@
-"""The two layers of a RAT-SPN as Keras layers, evaluated in the log domain (Peharz et al., 2018)."""
+"""The two layers of a RAT-SPN, evaluated in the log domain (Peharz et al., 2018)."""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import NamedTuple
 
@@ -11,9 +12,20 @@ import tensorflow as tf
 
 from rat_spn.region_graph import RegionGraph
 
-# The leaves expand (x - mean)² into a product with (x², x, 1), whose terms nearly cancel.  TensorFloat-32, which GPUs use
-# for float32 products if they may, keeps 10 bits of a factor: up to a nat of a scene's density would be rounding.
-tf.config.experimental.enable_tensor_float_32_execution(False)
+_logger = logging.getLogger(__name__)
+
+
+def require_full_float32() -> None:
+    """Switch TensorFloat-32 off where there is a GPU, for the whole process, and say so.
+
+    The leaves expand (x - mean)² into a product with (x², x, 1), whose terms nearly cancel.
+    TensorFloat-32, which GPUs use for float32 products if they may, keeps 10 bits of a factor: up
+    to a nat of a scene's density would be rounding.
+    """
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+    if enabled and tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        _logger.info("TensorFloat-32 is switched off: densities need full float32 products")
 
 
 def _initializer(stddev: float, seed: int):
@@ -23,12 +35,14 @@ def _initializer(stddev: float, seed: int):
 class GaussianLeaves(keras.layers.Layer):
     """Factorised Gaussians over every leaf region, as matrix products.
 
-    log N(x; mu, s²) = -x²/(2 s²) + x mu/s² - (mu²/s² + log 2 pi s²)/2 is linear in (x², x, 1).  Weighting the three
-    by how far a variable is observed and putting zeros where it lies outside a region gives all leaf regions at once:
-    [batch, 2 D] times [2 D, regions * components] for the first two, and [batch, D] times [D, ...] for the last.
+    log N(x; mu, s²) = -x²/(2 s²) + x mu/s² - (mu²/s² + log 2 pi s²)/2 is linear in (x², x, 1).
+    Weighting the three by how far a variable is observed and putting zeros where it lies outside a
+    region gives all leaf regions at once: [batch, 2 D] times [2 D, regions * components] for the
+    first two, and [batch, D] times [D, ...] for the last.
 
-    The weights `mean` and `variance_logit` are [members, components], with the variables of the leaf regions one
-    region after another; variance = variance_min + (variance_max - variance_min) * sigmoid(variance_logit).
+    The weights `mean` and `variance_logit` are [leaf variables, components], where the leaf
+    variables are those of the leaf regions, one region after another; variance = variance_min +
+    (variance_max - variance_min) * sigmoid(variance_logit).
 
     Args:
       graph: the region graph.
@@ -37,71 +51,87 @@ class GaussianLeaves(keras.layers.Layer):
       seed: decides the initial weights.
     """
 
-    def __init__(self, graph: RegionGraph, num_components: int, variance_min: float, variance_max: float, seed: int, **kwargs):
+    def __init__(
+        self,
+        graph: RegionGraph,
+        num_components: int,
+        variance_min: float,
+        variance_max: float,
+        seed: int,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if num_components < 1:
             raise ValueError(f"expected num_components >= 1, found {num_components}")
         if not 0 < variance_min < variance_max < math.inf:
-            raise ValueError(f"expected 0 < variance_min < variance_max, found {variance_min} and {variance_max}")
+            bounds = f"{variance_min} and {variance_max}"
+            raise ValueError(f"expected 0 < variance_min < variance_max, found {bounds}")
         self.num_variables, self.num_components = graph.num_variables, num_components
         self.variance_min, self.variance_max = variance_min, variance_max
         self.regions = [graph.regions[region] for region in graph.leaves]
-        self.num_members = sum(len(scope) for scope in self.regions)
-        # Where each member stands in the dense [D, regions] table, and which member stands at each of its places.
-        place_of_member = np.concatenate([scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)])
-        member_at_place = np.full(self.num_variables * len(self.regions), self.num_members)
-        member_at_place[place_of_member] = np.arange(self.num_members)
-        self.places = place_of_member, member_at_place
+        # Where each leaf variable stands in a dense [D, regions] table, and which stands at each of
+        # its entries; one beyond the last stands for none.
+        self.dense_index = np.concatenate(
+            [scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)]
+        )
+        self.num_leaf_variables = len(self.dense_index)
+        size = self.num_variables * len(self.regions)
+        self.leaf_variables = np.full(size, self.num_leaf_variables)
+        self.leaf_variables[self.dense_index] = np.arange(self.num_leaf_variables)
         self._seed = seed
 
     def build(self, input_shape=None):
-        shape = [self.num_members, self.num_components]
-        self.mean = self.add_weight(shape=shape, initializer=_initializer(0.1, self._seed), name="mean")
-        self.variance_logit = self.add_weight(shape=shape, initializer=_initializer(0.1, self._seed + 1), name="variance_logit")
+        require_full_float32()
+        shape = [self.num_leaf_variables, self.num_components]
+        self.mean = self.add_weight(shape, _initializer(0.1, self._seed), name="mean")
+        initializer = _initializer(0.1, self._seed + 1)
+        self.variance_logit = self.add_weight(shape, initializer, name="variance_logit")
         self.built = True
 
     @property
     def variance(self):
-        """[members, components], each inside its bounds."""
-        return self.variance_min + (self.variance_max - self.variance_min) * tf.sigmoid(self.variance_logit)
+        """[leaf variables, components], each inside its bounds."""
+        share = tf.sigmoid(self.variance_logit)
+        return self.variance_min + (self.variance_max - self.variance_min) * share
 
-    def dense(self, member_values):
-        """Spread [members, K] to [D, regions * K], zero where a variable is not in a region."""
-        place_of_member, member_at_place = self.places
+    def dense(self, values):
+        """Spread [leaf variables, K] to [D, regions * K], zero where a region lacks a variable."""
 
         @tf.custom_gradient
         def spread(values):
-            places = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), member_at_place)
+            table = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), self.leaf_variables)
 
-            def grad(upstream):  # the map is one to one, so its adjoint is a gather too (a scatter would be slow)
-                return tf.gather(tf.reshape(upstream, [-1, self.num_components]), place_of_member)
+            # The map is one to one, so its adjoint is a gather too (a scatter would be slow).
+            def grad(upstream):
+                return tf.gather(tf.reshape(upstream, [-1, self.num_components]), self.dense_index)
 
-            return tf.reshape(places, [self.num_variables, -1]), grad
+            return tf.reshape(table, [self.num_variables, -1]), grad
 
-        return spread(member_values)
+        return spread(values)
 
     def call(self, x, observed):
-        """Log densities [regions, K, batch] of x [batch, D], weighted by observed [batch, D] in [0, 1]."""
+        """Log densities [regions, K, batch] of x [batch, D], weighted by observed in [0, 1]."""
         mean, variance = tf.convert_to_tensor(self.mean), self.variance
         quadratic = -0.5 / variance
         linear = mean / variance
         constant = -0.5 * (mean * linear + tf.math.log(2 * math.pi * variance))
         weighted = observed * x
-        by_value = tf.concat([self.dense(quadratic), self.dense(linear)], axis=0)  # [2 D, regions * K]
+        dense = [self.dense(quadratic), self.dense(linear)]
+        by_value = tf.concat(dense, axis=0)  # [2 D, regions * K]
         log_density = tf.matmul(tf.concat([weighted * x, weighted], axis=1), by_value)
         log_density += tf.matmul(observed, self.dense(constant))  # [batch, regions * K]
         return tf.reshape(tf.transpose(log_density), [len(self.regions), self.num_components, -1])
 
 
 class RegionValues(NamedTuple):
-    """Log densities [regions, nodes, batch] of the named regions, all of them with as many nodes."""
+    """Log densities [regions, nodes, batch] of regions that have equally many nodes."""
 
     regions: list[int]
     log_density: tf.Tensor
 
 
 class _Block(NamedTuple):
-    """Partitions with children of the same sizes: `left`, `right` are [regions, partitions] region indices."""
+    """Partitions [regions, partitions] with children of the same sizes, and their children."""
 
     partitions: list[list[int]]
     left: list[list[int]]
@@ -109,14 +139,15 @@ class _Block(NamedTuple):
 
 
 class SumProducts(keras.layers.Layer):
-    """Products and sums of several regions that look alike (same number of partitions, same child sizes).
+    """Products and sums of regions with equally many partitions into children of the same sizes.
 
-    Every partition forms all pairs of its children's nodes; every sum of the region mixes the pairs of all the
-    region's partitions, with weights that are a softmax over all of them together.  Instead of log-sum-exp over
-    the pairs, the children are exponentiated after subtracting their maxima, which turns the layer into products
-    of matrices.
+    Every partition forms all pairs of its children's nodes; every sum of the region mixes the pairs
+    of all the region's partitions, with weights that are a softmax over all of them together.
+    Instead of log-sum-exp over the pairs, the children are exponentiated after subtracting their
+    maxima, which turns the layer into products of matrices.
 
-    `weight_logits` holds one weight [regions, partitions, K_left, K_right, sums] for each size of children.
+    `weight_logits` holds one weight [regions, partitions, K_left, K_right, sums] for each size of
+    children.
 
     Args:
       graph: the region graph.
@@ -125,7 +156,9 @@ class SumProducts(keras.layers.Layer):
       seed: decides the initial weights.
     """
 
-    def __init__(self, graph: RegionGraph, regions: list[int], num_nodes: list[int], seed: int, **kwargs):
+    def __init__(
+        self, graph: RegionGraph, regions: list[int], num_nodes: list[int], seed: int, **kwargs
+    ):
         super().__init__(**kwargs)
         self.regions, self.num_sums, self._seed = regions, num_nodes[regions[0]], seed
         by_size = [child_sizes(graph, region, num_nodes) for region in regions]
@@ -150,37 +183,42 @@ class SumProducts(keras.layers.Layer):
 
     def log_weights(self):
         """Log mixture weights, one [regions, partitions, K_left, K_right, sums] for each block."""
-        norms = [tf.reduce_logsumexp(logit, axis=[1, 2, 3], keepdims=True) for logit in self.weight_logits]
+        logits = self.weight_logits
+        norms = [tf.reduce_logsumexp(logit, axis=[1, 2, 3], keepdims=True) for logit in logits]
         norm = tf.reduce_logsumexp(tf.stack(norms), axis=0)
-        return [logit - norm for logit in self.weight_logits]
+        return [logit - norm for logit in logits]
 
     def call(self, left, right):
         """Log densities of the parents, [regions, sums, batch], from those of their children.
 
         Args:
-          left, right: for each block the log densities of the children, [regions, partitions, nodes, batch].
+          left, right: for each block the log densities of the children, [regions, partitions,
+            nodes, batch].
         """
         parts = []
         for left_block, right_block in zip(left, right):
             left_max = tf.stop_gradient(tf.reduce_max(left_block, axis=2, keepdims=True))
             right_max = tf.stop_gradient(tf.reduce_max(right_block, axis=2, keepdims=True))
-            parts.append((left_block - left_max, tf.exp(right_block - right_max), left_max + right_max))
+            left_block, right_value = left_block - left_max, tf.exp(right_block - right_max)
+            parts.append((left_block, right_value, left_max + right_max))
         # One shift for each parent and scene, so that its partitions can be added.
-        shift = tf.reduce_max(tf.concat([maxima for _, _, maxima in parts], axis=1), axis=1, keepdims=True)
+        maxima = tf.concat([maxima for _, _, maxima in parts], axis=1)
+        shift = tf.reduce_max(maxima, axis=1, keepdims=True)  # [regions, 1, 1, batch]
         total = 0.0
         for (log_left, right_value, maxima), log_weight in zip(parts, self.log_weights()):
             left_value = tf.exp(log_left + (maxima - shift))  # [regions, partitions, K_left, batch]
-            total += tf.reduce_sum(mix_pairs(left_value, right_value, tf.exp(log_weight)), axis=1)  # [regions, sums, batch]
+            mixed = mix_pairs(left_value, right_value, tf.exp(log_weight))
+            total += tf.reduce_sum(mixed, axis=1)  # [regions, sums, batch]
         tiny = np.finfo(total.dtype.as_numpy_dtype).tiny
         return tf.math.log(tf.maximum(total, tiny)) + shift[:, 0]
 
 
 @tf.custom_gradient
 def mix_pairs(left, right, weight):
-    """Weighted sums over all pairs of nodes: the sum over l, r of weight[l, r, s] left[l, batch] right[r, batch].
+    """Sums over all pairs of nodes l, r of weight[l, r, s] left[l, batch] right[r, batch].
 
-    The gradient is written by hand for one sum over an axis that is not the last: added up slice by slice it takes a
-    third of the time that `tf.reduce_sum` takes when it is compiled for a CPU.
+    The gradient is written by hand for one sum over an axis that is not the last: added up slice by
+    slice it takes a third of the time that `tf.reduce_sum` takes when it is compiled for a CPU.
 
     Args:
       left, right: [..., K_left, batch] and [..., K_right, batch].
@@ -196,19 +234,21 @@ def mix_pairs(left, right, weight):
     mixed = tf.reshape(tf.matmul(matrix, left), [*outer, k_right, sums, -1])
 
     def grad(upstream):
-        by_right = tf.add_n([mixed[..., s, :] * upstream[..., s, tf.newaxis, :] for s in range(sums)])
-        by_mixed = right[..., tf.newaxis, :] * upstream[..., tf.newaxis, :, :]
+        upstream = upstream[..., tf.newaxis, :, :]  # [..., 1, sums, batch]
+        by_right = tf.add_n([mixed[..., s, :] * upstream[..., s, :] for s in range(sums)])
+        by_mixed = right[..., tf.newaxis, :] * upstream
         by_mixed = tf.reshape(by_mixed, [*outer, k_right * sums, -1])
         by_left = tf.matmul(matrix, by_mixed, transpose_a=True)
-        by_matrix = tf.reshape(tf.matmul(by_mixed, left, transpose_b=True), [*outer, k_right, sums, k_left])
+        by_matrix = tf.matmul(by_mixed, left, transpose_b=True)
+        by_matrix = tf.reshape(by_matrix, [*outer, k_right, sums, k_left])
         return by_left, by_right, tf.transpose(by_matrix, np.argsort(order))
 
     return tf.reduce_sum(mixed * right[..., tf.newaxis, :], axis=-3), grad
 
 
-def child_sizes(graph: RegionGraph, region: int, num_nodes: list[int]) -> dict[tuple[int, int], list[int]]:
+def child_sizes(graph: RegionGraph, region: int, num_nodes: list[int]) -> dict[tuple, list[int]]:
     """The partitions of a region, by the numbers of nodes of their children."""
-    sizes: dict[tuple[int, int], list[int]] = {}
+    sizes: dict[tuple, list[int]] = {}
     for index in graph.partitions_of(region):
         _, left, right = graph.partitions[index]
         sizes.setdefault((num_nodes[left], num_nodes[right]), []).append(index)
@@ -218,14 +258,15 @@ def child_sizes(graph: RegionGraph, region: int, num_nodes: list[int]) -> dict[t
 def gather_regions(values: list[RegionValues], table: list[list[int]]):
     """Stack the log densities of a table [rows, columns] of regions to [rows, columns, K, batch].
 
-    The selection is a product with a one-hot matrix: exact, as fast as a copy, and its gradient is another product
-    where that of `tf.gather` would be a scatter, which compiled for a CPU takes longer than the layer itself.
+    The selection is a product with a one-hot matrix: exact, as fast as a copy, and its gradient is
+    another product where that of `tf.gather` would be a scatter, which compiled for a CPU takes
+    longer than the layer itself.
     """
-    wanted = [region for row in table for region in row]
-    sources = [value for value in values if set(value.regions) & set(wanted)]
-    present = [region for value in sources for region in value.regions]
+    rows = [region for row in table for region in row]
+    sources = [value for value in values if set(value.regions) & set(rows)]
+    columns = [region for value in sources for region in value.regions]
     stacked = tf.concat([value.log_density for value in sources], axis=0)
-    one_hot = tf.constant(np.equal.outer(wanted, present), stacked.dtype)
+    one_hot = tf.constant(np.equal.outer(rows, columns), stacked.dtype)
     num_nodes = stacked.shape[1]
-    gathered = tf.matmul(one_hot, tf.reshape(stacked, [len(present), -1]))
+    gathered = tf.matmul(one_hot, tf.reshape(stacked, [len(columns), -1]))
     return tf.reshape(gathered, [len(table), len(table[0]), num_nodes, -1])

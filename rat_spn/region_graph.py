@@ -1,7 +1,9 @@
-"""Region graphs: the structure of a RAT-SPN, without any parameters (Peharz et al., 2018, section 3).
+"""Region graphs: the structure of a RAT-SPN, without any parameters (Peharz et al., 2018, section
+3).
 
-A *region* is a set of variables (the scope of a vector of nodes), a *partition* splits a parent region into two
-child regions.  Everything here is NumPy; whatever can be wrong with a structure is refused when it is built.
+A *region* is a set of variables (the scope of a vector of nodes), a *partition* splits a parent
+region into two child regions.  Everything here is NumPy; whatever can be wrong with a structure is
+refused when it is built.
 """
 
 from __future__ import annotations
@@ -16,8 +18,13 @@ class RegionGraphError(ValueError):
     """A structure that is no valid region graph."""
 
 
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RegionGraphError(message)
+
+
 class Partition(NamedTuple):
-    """Region `parent` split into regions `left` and `right` (indices into `RegionGraph.regions`)."""
+    """Region `parent` split into `left` and `right`; indices into `RegionGraph.regions`."""
 
     parent: int
     left: int
@@ -33,12 +40,14 @@ class RegionGraph:
       regions: the regions, each a sequence of its variables.
       partitions: triples (parent, left, right) of region indices.
 
-    A region without partitions is a *leaf region*; the region that nobody has as a child is the *root*.
+    A region without partitions is a *leaf region*; the region that nobody has as a child is the
+    *root*.
 
     Raises:
-      RegionGraphError: if a scope is empty, repeats a variable or leaves 0 .. D-1; if the two children of a partition
-        share a variable (the product would not be decomposable) or do not cover exactly their parent (the sums above
-        would not be complete); if there is not exactly one root; or if the root is a leaf or lacks variables.
+      RegionGraphError: if a scope is empty, repeats a variable or leaves 0 .. D-1; if the two
+        children of a partition share a variable (the product would not be decomposable) or do not
+        cover exactly their parent (the sums above would not be complete); if there is not exactly
+        one root; or if the root is a leaf or lacks variables.
     """
 
     num_variables: int
@@ -46,54 +55,55 @@ class RegionGraph:
     partitions: tuple[Partition, ...]
 
     def __post_init__(self):
-        regions = tuple(np.sort(np.asarray(scope, dtype=np.int64).reshape(-1)) for scope in self.regions)
-        partitions = tuple(Partition(*(int(region) for region in triple)) for triple in self.partitions)
-        object.__setattr__(self, "regions", regions)
-        object.__setattr__(self, "partitions", partitions)
+        regions = [np.sort(np.asarray(scope, np.int64).reshape(-1)) for scope in self.regions]
+        partitions = [Partition(*(int(region) for region in triple)) for triple in self.partitions]
+        object.__setattr__(self, "regions", tuple(regions))
+        object.__setattr__(self, "partitions", tuple(partitions))
         self._check_scopes()
         self._check_partitions()
-        roots = sorted(set(range(len(regions))) - {child for p in partitions for child in (p.left, p.right)})
-        if len(roots) != 1:
-            raise RegionGraphError(f"expected exactly one root region, found {len(roots)}: {roots[:5]}")
-        if len(regions[roots[0]]) != self.num_variables:
-            raise RegionGraphError(
-                f"expected the root to cover all {self.num_variables} variables, found {len(regions[roots[0]])}"
-            )
-        if not self.partitions_of(roots[0]):
-            raise RegionGraphError("expected the root to have at least one partition, found a leaf region")
+        children = {child for _, left, right in partitions for child in (left, right)}
+        roots = sorted(set(range(len(regions))) - children)
+        _require(len(roots) == 1, f"expected exactly one root region, found {len(roots)}")
+        covered = len(regions[roots[0]])
+        _require(
+            covered == self.num_variables,
+            f"expected the root to cover all {self.num_variables} variables, found {covered}",
+        )
+        _require(bool(self.partitions_of(roots[0])), "the root needs at least one partition")
 
     def _check_scopes(self):
-        if self.num_variables < 1:
-            raise RegionGraphError(f"expected at least one variable, found num_variables={self.num_variables}")
+        size = self.num_variables
+        _require(size >= 1, f"expected at least one variable, found num_variables={size}")
         for index, scope in enumerate(self.regions):
-            if scope.size == 0:
-                raise RegionGraphError(f"region {index} has an empty scope")
-            if scope[0] < 0 or scope[-1] >= self.num_variables:
-                raise RegionGraphError(
-                    f"region {index}: expected variables in 0..{self.num_variables - 1}, found {scope[0]}..{scope[-1]}"
-                )
-            if np.any(scope[1:] == scope[:-1]):
-                raise RegionGraphError(f"region {index} names a variable twice")
+            _require(scope.size > 0, f"region {index} has an empty scope")
+            _require(
+                scope[0] >= 0 and scope[-1] < size,
+                f"region {index}: expected variables in 0..{size - 1}, "
+                f"found {scope[0]}..{scope[-1]}",
+            )
+            _require(np.all(scope[1:] > scope[:-1]), f"region {index} names a variable twice")
 
     def _check_partitions(self):
-        for index, (parent, left, right) in enumerate(self.partitions):
-            for region in (parent, left, right):
-                if not 0 <= region < len(self.regions):
-                    raise RegionGraphError(
-                        f"partition {index}: expected region indices in 0..{len(self.regions) - 1}, found {region}"
-                    )
-            shared = np.intersect1d(self.regions[left], self.regions[right])
-            if shared.size:
-                raise RegionGraphError(
-                    f"partition {index} is not decomposable: regions {left} and {right} share {shared.size} "
-                    f"variable(s), {shared[0]} among them"
+        last = len(self.regions) - 1
+        for index, partition in enumerate(self.partitions):
+            for region in partition:
+                _require(
+                    0 <= region <= last,
+                    f"partition {index}: expected region indices in 0..{last}, found {region}",
                 )
-            union = np.union1d(self.regions[left], self.regions[right])
-            if not np.array_equal(union, self.regions[parent]):
-                raise RegionGraphError(
-                    f"partition {index} is not complete: expected its children to cover the {self.regions[parent].size} "
-                    f"variables of region {parent}, found {union.size} variables"
-                )
+            scope, left, right = (self.regions[region] for region in partition)
+            shared = np.intersect1d(left, right)
+            _require(
+                not shared.size,
+                f"partition {index} is not decomposable: regions {partition.left} and "
+                f"{partition.right} share {shared.size} variable(s)",
+            )
+            union = np.union1d(left, right)
+            _require(
+                np.array_equal(union, scope),
+                f"partition {index} is not complete: expected its children to cover the "
+                f"{scope.size} variables of region {partition.parent}, found {union.size}",
+            )
 
     @property
     def root(self) -> int:
@@ -102,7 +112,7 @@ class RegionGraph:
 
     def partitions_of(self, region: int) -> list[int]:
         """Indices of the partitions whose parent is `region`, in order."""
-        return [index for index, partition in enumerate(self.partitions) if partition.parent == region]
+        return [index for index, split in enumerate(self.partitions) if split.parent == region]
 
     @property
     def leaves(self) -> list[int]:
@@ -111,14 +121,15 @@ class RegionGraph:
         return [region for region in range(len(self.regions)) if region not in parents]
 
     def levels(self) -> list[list[int]]:
-        """Inner regions from the bottom up: a level's regions have all their children in leaves or earlier levels."""
+        """Inner regions from the bottom up: all their children are leaves or in earlier levels."""
         level = dict.fromkeys(self.leaves, 0)
+        inner = [region for region in range(len(self.regions)) if region not in level]
         # Children are proper subsets of their parent, so ascending size is a topological order.
-        inner = sorted((r for r in range(len(self.regions)) if r not in level), key=lambda r: len(self.regions[r]))
-        for region in inner:
-            children = [child for p in self.partitions_of(region) for child in self.partitions[p][1:]]
-            level[region] = 1 + max(level[child] for child in children)
-        return [[r for r in sorted(inner) if level[r] == depth] for depth in range(1, level[self.root] + 1)]
+        for region in sorted(inner, key=lambda region: len(self.regions[region])):
+            splits = [self.partitions[index] for index in self.partitions_of(region)]
+            level[region] = 1 + max(level[child] for split in splits for child in split[1:])
+        depths = range(1, level[self.root] + 1)
+        return [[region for region in inner if level[region] == depth] for depth in depths]
 
 
 def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: int) -> RegionGraph:
@@ -133,10 +144,14 @@ def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: 
     Raises:
       RegionGraphError: if D variables cannot be halved `depth` times.
     """
-    if depth < 1 or repetitions < 1:
-        raise RegionGraphError(f"expected depth >= 1 and repetitions >= 1, found {depth} and {repetitions}")
-    if num_variables < 2**depth:
-        raise RegionGraphError(f"depth {depth} needs at least {2**depth} variables, found {num_variables}")
+    _require(
+        depth >= 1 and repetitions >= 1,
+        f"expected depth >= 1 and repetitions >= 1, found {depth} and {repetitions}",
+    )
+    _require(
+        num_variables >= 2**depth,
+        f"depth {depth} needs at least {2**depth} variables, found {num_variables}",
+    )
     rng = np.random.default_rng(seed)
     regions: list[np.ndarray] = [np.arange(num_variables)]
     partitions: list[Partition] = []
@@ -158,7 +173,8 @@ def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: 
 def poon_domingos_region_graph(height: int, width: int, step: int, depth: int) -> RegionGraph:
     """Axis-aligned splits of an image (Poon & Domingos, 2011, section 4), `depth` levels of them.
 
-    Rectangles are split along both axes at every multiple of `step`; a rectangle reached in two ways is one region.
+    Rectangles are split along both axes at every multiple of `step`; a rectangle reached in two
+    ways is one region.
 
     Args:
       height, width: image size in pixels; variable r * width + c is the pixel in row r, column c.
@@ -168,10 +184,11 @@ def poon_domingos_region_graph(height: int, width: int, step: int, depth: int) -
     Raises:
       RegionGraphError: if no split position lies inside the image.
     """
-    if step < 1 or depth < 1:
-        raise RegionGraphError(f"expected step >= 1 and depth >= 1, found {step} and {depth}")
-    if step >= max(height, width):
-        raise RegionGraphError(f"expected a step below the image's side {max(height, width)}, found {step}")
+    _require(
+        step >= 1 and depth >= 1, f"expected step >= 1 and depth >= 1, found {step} and {depth}"
+    )
+    side = max(height, width)
+    _require(step < side, f"expected a step below the image's side {side}, found {step}")
     pixels = np.arange(height * width).reshape(height, width)
     root = (0, height, 0, width)
     index = {root: 0}
@@ -180,14 +197,17 @@ def poon_domingos_region_graph(height: int, width: int, step: int, depth: int) -
     for _ in range(depth):
         following = []
         for top, bottom, left, right in frontier:
-            rows = [((top, r, left, right), (r, bottom, left, right)) for r in range(0, height, step) if top < r < bottom]
-            columns = [((top, bottom, left, c), (top, bottom, c, right)) for c in range(0, width, step) if left < c < right]
-            for first, second in rows + columns:
-                for rectangle in (first, second):
+            rows = [r for r in range(0, height, step) if top < r < bottom]
+            columns = [c for c in range(0, width, step) if left < c < right]
+            splits = [((top, r, left, right), (r, bottom, left, right)) for r in rows]
+            splits += [((top, bottom, left, c), (top, bottom, c, right)) for c in columns]
+            for split in splits:
+                for rectangle in split:
                     if rectangle not in index:
                         index[rectangle] = len(index)
                         following.append(rectangle)
-                partitions[Partition(index[top, bottom, left, right], index[first], index[second])] = None
+                parent, first, second = index[top, bottom, left, right], *map(index.get, split)
+                partitions[Partition(parent, first, second)] = None
         frontier = following
-    regions = tuple(pixels[top:bottom, left:right].reshape(-1) for top, bottom, left, right in index)
+    regions = tuple(pixels[top:bottom, left:right] for top, bottom, left, right in index)
     return RegionGraph(height * width, regions, tuple(partitions))

@@ -1,4 +1,4 @@
-"""RAT-SPNs with Gaussian leaves: exact densities, marginals, explanations, samples and conditional samples."""
+"""RAT-SPNs with Gaussian leaves: exact densities, marginals, explanations and samples."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class RatSpn(keras.layers.Layer):
       seed: decides the initial weights.
       dtype: "float32" or "float64".
 
-    Throughout, `x` is [batch, D] and `observed` is [batch, D] in [0, 1]: the weight of each variable's log density.
-    1 is ordinary evidence and 0 marginalises the variable exactly; values between blend the two (SuPAIR, section
-    3.4).  `observed=None` observes everything.  Values must be finite, those of unobserved variables too, and in
-    float32 of order 1: the leaves expand (x - mean)², and lose what is small against mean² / variance.
+    Throughout, `x` is [batch, D] and `observed` is [batch, D] in [0, 1]: the weight of each
+    variable's log density.  1 is ordinary evidence and 0 marginalises the variable exactly; values
+    between blend the two (SuPAIR, section 3.4).  `observed=None` observes everything.  Values must
+    be finite, those of unobserved variables too, and in float32 of order 1: the leaves expand (x -
+    mean)², and lose what is small against mean² / variance.
 
     Example:
       >>> graph = random_region_graph(num_variables=4, depth=1, repetitions=2, seed=0)
@@ -48,30 +49,34 @@ class RatSpn(keras.layers.Layer):
         if num_sums < 1:
             raise ValueError(f"expected num_sums >= 1, found {num_sums}")
         self.graph = graph
-        leaves = set(graph.leaves)
-        num_nodes = [num_components if region in leaves else num_sums for region in range(len(graph.regions))]
+        num_nodes = [num_sums] * len(graph.regions)
+        for region in graph.leaves:
+            num_nodes[region] = num_components
         num_nodes[graph.root] = 1
-        seeds = iter(int(s) for s in np.random.SeedSequence(seed).generate_state(1 + len(graph.regions)) >> 1)
+        states = np.random.SeedSequence(seed).generate_state(1 + len(graph.regions)) >> 1
+        seeds = iter(states.tolist())
+        bounds = variance_min, variance_max
         self.leaf_layer = GaussianLeaves(
-            graph, num_components, variance_min, variance_max, next(seeds), dtype=dtype, name="leaves"
+            graph, num_components, *bounds, seed=next(seeds), dtype=dtype, name="leaves"
         )
         self.sum_layers: list[SumProducts] = []
         for depth, level in enumerate(graph.levels()):
             alike: dict[tuple, list[int]] = {}
             for region in level:
                 sizes = child_sizes(graph, region, num_nodes)
-                shape = (num_nodes[region], *((size, len(partitions)) for size, partitions in sizes.items()))
-                alike.setdefault(shape, []).append(region)
+                shape = [(size, len(partitions)) for size, partitions in sizes.items()]
+                alike.setdefault((num_nodes[region], *shape), []).append(region)
             for regions in alike.values():
                 name = f"sums_{depth + 1}_{len(self.sum_layers)}"
-                self.sum_layers.append(SumProducts(graph, regions, num_nodes, next(seeds), dtype=dtype, name=name))
-        self.leaf_layer.build()
-        for layer in self.sum_layers:
-            layer.build()
+                layer = SumProducts(graph, regions, num_nodes, next(seeds), dtype=dtype, name=name)
+                self.sum_layers.append(layer)
+        with keras.name_scope(self.name):  # of the variables' paths
+            for layer in (self.leaf_layer, *self.sum_layers):
+                layer.build()
         self.built = True
 
     def log_prob(self, x, observed=None):
-        """Log density [batch] of the observed variables, all others marginalised (one upward pass)."""
+        """Log density [batch] of the observed variables, all others marginalised, in one pass."""
         return self._upward(*self._evidence(x, observed))[-1].log_density[0, 0]
 
     call = log_prob
@@ -79,9 +84,9 @@ class RatSpn(keras.layers.Layer):
     def reconstruct(self, x, observed=None, leaf_seed=None):
         """The most probable explanation of the evidence, approximately (Vergari et al., 2018).
 
-        After an upward pass with the evidence, every sum from the root down follows its child with the largest
-        (log weight + log density), every product both children; the leaves reached give their means or, given a
-        `leaf_seed` (a pair of integers), samples.
+        After an upward pass with the evidence, every sum from the root down follows its child with
+        the largest (log weight + log density), every product both children; the leaves reached give
+        their means or, given a `leaf_seed` (a pair of integers), samples.
 
         Returns:
           [batch, D], all variables, the observed ones included.
@@ -89,15 +94,16 @@ class RatSpn(keras.layers.Layer):
         return self.decode(self.encode(x, observed), leaf_seed)
 
     def encode(self, x, observed=None):
-        """The tree that explains the evidence best, as `reconstruct` finds it: a code (Vergari et al., 2018).
+        """The code of the tree that explains the evidence best (Vergari et al., 2018).
 
         Returns:
-          [batch, leaf regions * components], one for each leaf node that the tree ends in, zero elsewhere.
+          [batch, leaf regions * components], one for each leaf node that the tree ends in, zero
+          elsewhere.
         """
         return self._descend(self._upward(*self._evidence(x, observed)), seed=None)
 
     def decode(self, codes, leaf_seed=None):
-        """What the leaves of a code have to say, [batch, D]: their means or, given a `leaf_seed`, samples."""
+        """Means of the leaves of a code or, given a `leaf_seed`, samples, [batch, D]."""
         return self._leaf_values(tf.convert_to_tensor(codes, self.compute_dtype), leaf_seed)
 
     def sample(self, num_samples: int, seed, leaf_noise: bool = True):
@@ -108,13 +114,14 @@ class RatSpn(keras.layers.Layer):
     def sample_conditional(self, x, observed, seed, leaf_noise: bool = True):
         """Samples of the unobserved variables given the observed ones.
 
-        Sums pick a child with probability proportional to weight times density of the evidence, which makes this an
-        exact sample of p(unobserved | observed) for binary `observed`.
+        Sums pick a child with probability proportional to weight times density of the evidence,
+        which makes this an exact sample of p(unobserved | observed) for binary `observed`.
 
         Args:
           x, observed: the evidence, as above.
           seed: a pair of integers.
-          leaf_noise: False gives the means of the leaves that a sampled tree ends in, without the leaves' own noise.
+          leaf_noise: False gives the means of the leaves that a sampled tree ends in, without the
+            leaves' own noise.
 
         Returns:
           [batch, D]: x where observed > 0, elsewhere a sample.
@@ -122,31 +129,34 @@ class RatSpn(keras.layers.Layer):
         x, observed = self._evidence(x, observed)
         choice_seed, leaf_seed = tf.unstack(tf.random.split(seed, 2))
         selected = self._descend(self._upward(x, observed), choice_seed)
-        return tf.where(observed > 0, x, self._leaf_values(selected, leaf_seed if leaf_noise else None))
+        values = self._leaf_values(selected, leaf_seed if leaf_noise else None)
+        return tf.where(observed > 0, x, values)
 
-    def assign(self, leaves: dict[int, tuple[np.ndarray, np.ndarray]], partitions: dict[int, np.ndarray]):
+    def assign(self, leaves: dict[int, tuple], partitions: dict[int, np.ndarray]):
         """Set all weights, region by region and partition by partition.
 
         Args:
-          leaves: for every leaf region (mean, variance_logit), each [variables of the region, components].
+          leaves: for every leaf region (mean, variance_logit), each [variables of the region,
+            components].
           partitions: for every partition its weight logits [K_left, K_right, sums].
         """
-        regions = self.graph.leaves
-        self.leaf_layer.mean.assign(np.concatenate([leaves[region][0] for region in regions]))
-        self.leaf_layer.variance_logit.assign(np.concatenate([leaves[region][1] for region in regions]))
+        means, logits = zip(*(leaves[region] for region in self.graph.leaves))
+        self.leaf_layer.mean.assign(np.concatenate(means))
+        self.leaf_layer.variance_logit.assign(np.concatenate(logits))
         for layer in self.sum_layers:
             for weight, block in zip(layer.weight_logits, layer.blocks):
-                weight.assign(np.stack([np.stack([partitions[p] for p in row]) for row in block.partitions]))
+                rows = [np.stack([partitions[p] for p in row]) for row in block.partitions]
+                weight.assign(np.stack(rows))
 
     def _evidence(self, x, observed):
-        x = tf.convert_to_tensor(x, self.compute_dtype)
-        if x.shape.rank != 2 or x.shape[1] != self.graph.num_variables:
-            raise ValueError(f"expected x of shape [batch, {self.graph.num_variables}], found {x.shape}")
+        x, size = tf.convert_to_tensor(x, self.compute_dtype), self.graph.num_variables
+        if x.shape.rank != 2 or x.shape[1] != size:
+            raise ValueError(f"expected x of shape [batch, {size}], found {x.shape}")
         if observed is None:
             return x, tf.ones_like(x)
         observed = tf.convert_to_tensor(observed, self.compute_dtype)
         if not x.shape.is_compatible_with(observed.shape):
-            raise ValueError(f"expected observed of the same shape as x, {x.shape}, found {observed.shape}")
+            raise ValueError(f"expected observed of x's shape {x.shape}, found {observed.shape}")
         return x, observed
 
     def _upward(self, x, observed) -> list[RegionValues]:
@@ -159,50 +169,69 @@ class RatSpn(keras.layers.Layer):
         return values
 
     def _descend(self, values: list[RegionValues], seed):
-        """From the root down, one child of every sum reached: the best (seed None) or a sampled one.
+        """From the root down, a child of every sum reached: the best, or with a seed a sample.
 
         Returns:
           [batch, leaf regions * components]: one where a leaf node was reached, zero elsewhere.
         """
-        log_density = {r: value.log_density[row] for value in values for row, r in enumerate(value.regions)}  # [K, batch]
-        root_density = log_density[self.graph.root]
-        # The chosen node of every region as a one-hot [nodes, batch], all zeros where the region is not reached.
+        log_density = {
+            region: value.log_density[row]  # [nodes, batch]
+            for value in values
+            for row, region in enumerate(value.regions)
+        }
+        # The node chosen in every region, one-hot [nodes, batch]; all zeros where none is reached.
         chosen = {region: tf.zeros_like(density) for region, density in log_density.items()}
-        chosen[self.graph.root] = tf.ones_like(root_density)
+        chosen[self.graph.root] = tf.ones_like(log_density[self.graph.root])
         for layer in reversed(self.sum_layers):
             log_weights = layer.log_weights()
             for row, region in enumerate(layer.regions):
-                scores, where = [], []
+                scores, children = [], []
                 for block, log_weight in zip(layer.blocks, log_weights):
                     for column, (left, right) in enumerate(zip(block.left[row], block.right[row])):
-                        k_left, k_right, _ = log_weight.shape[2:]
-                        # The weights of the sum chosen in this region: [K_left, K_right, batch].
-                        weight = tf.tensordot(log_weight[row, column], chosen[region], axes=1)
-                        score = weight + log_density[left][:, tf.newaxis] + log_density[right][tf.newaxis]
-                        scores.append(tf.reshape(score, [k_left * k_right, -1]))
-                        where.append((left, right, k_left, k_right))
-                score = tf.concat(scores, axis=0)
-                if seed is not None:  # the Gumbel-max trick: a sample from softmax(score)
-                    uniform = tf.random.stateless_uniform(
-                        tf.shape(score), tf.random.fold_in(seed, region), minval=1e-20, dtype=score.dtype
-                    )
-                    score -= tf.math.log(-tf.math.log(uniform))
-                pick = tf.one_hot(tf.argmax(score, axis=0), score.shape[0], axis=0, dtype=score.dtype)
-                pick *= tf.reduce_sum(chosen[region], axis=0)  # nothing below a region that is not reached
-                for part, (left, right, k_left, k_right) in zip(tf.split(pick, [s.shape[0] for s in scores]), where):
-                    pair = tf.reshape(part, [k_left, k_right, -1])
-                    chosen[left] += tf.reduce_sum(pair, axis=1)
-                    chosen[right] += tf.reduce_sum(pair, axis=0)
+                        # The weights of the sum chosen in this region.
+                        score = tf.tensordot(log_weight[row, column], chosen[region], axes=1)
+                        score += log_density[left][:, tf.newaxis]
+                        score += log_density[right]
+                        scores.append(score)  # [K_left, K_right, batch]
+                        children.append((left, right))
+                picks = _pick(scores, None if seed is None else tf.random.fold_in(seed, region))
+                reached = tf.reduce_sum(chosen[region], axis=0)  # [batch]
+                for (left, right), pick in zip(children, picks):
+                    chosen[left] += tf.reduce_sum(pick, axis=1) * reached
+                    chosen[right] += tf.reduce_sum(pick, axis=0) * reached
         return tf.transpose(tf.concat([chosen[region] for region in self.graph.leaves], axis=0))
 
     def _leaf_values(self, selected, seed):
         """Means (seed None) or samples of the leaf nodes selected, [batch, D]."""
 
-        def of_selected(member_values):
-            return tf.matmul(selected, self.leaf_layer.dense(tf.convert_to_tensor(member_values)), transpose_b=True)
+        def of_selected(values):
+            table = self.leaf_layer.dense(tf.convert_to_tensor(values))  # [D, leaf nodes]
+            return tf.matmul(selected, table, transpose_b=True)
 
         mean = of_selected(self.leaf_layer.mean)
         if seed is None:
             return mean
         noise = tf.random.stateless_normal(tf.shape(mean), seed, dtype=mean.dtype)
         return mean + tf.sqrt(of_selected(self.leaf_layer.variance)) * noise
+
+
+def _pick(scores: list, seed) -> list:
+    """One entry of all the tables of scores together: the largest or, with a seed, a sampled one.
+
+    Args:
+      scores: log densities, [rows, columns, batch] each.
+      seed: for a sample from their softmax (the Gumbel-max trick); None for the largest.
+
+    Returns:
+      Tables of the same shapes, one at the entry and zero elsewhere.
+    """
+    sizes = [table.shape[0] * table.shape[1] for table in scores]
+    flat = [tf.reshape(table, [size, -1]) for table, size in zip(scores, sizes)]
+    score = tf.concat(flat, axis=0)  # [entries, batch]
+    if seed is not None:
+        shape, dtype = tf.shape(score), score.dtype
+        uniform = tf.random.stateless_uniform(shape, seed, minval=1e-20, dtype=dtype)
+        score -= tf.math.log(-tf.math.log(uniform))
+    pick = tf.one_hot(tf.argmax(score, axis=0), sum(sizes), axis=0, dtype=score.dtype)
+    tables = tf.split(pick, sizes)
+    return [tf.reshape(p, [*table.shape[:2], -1]) for p, table in zip(tables, scores)]

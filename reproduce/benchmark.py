@@ -1,230 +1,194 @@
 """How long a training step takes, next to how fast this machine multiplies matrices.
 
-    python reproduce/benchmark.py                 everything
-    python reproduce/benchmark.py --no-growth     the steps alone; three and a half minutes on two cores
-    python reproduce/benchmark.py --together 5    besides, SuPAIR with 5 seeds in one step
+    python reproduce/benchmark.py                     SuPAIR and AIR; then the figure `growth`
+    python reproduce/benchmark.py --against COMMIT    this tree and another in turn, recipe robust
 
-Prints for SuPAIR (batch 256) and AIR (batch 64) the median time of a training step, the time to compile it, peak memory
-with the data set, the speed of inference, the machine's rate of float32 matrix products measured in the same run, and
-the step's share of it; an epoch of both at the same batches; then how SuPAIR's step grows with batch, scene side and
-number of steps, as numbers and as a figure.  Every case runs in a process of its own.
+Peak memory is without the data set; the rate of float32 products is measured between steps.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
+import os
 import re
 import resource
-import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from math import prod
 from pathlib import Path
 
-import _setup
-from tqdm import tqdm
+ROOT = Path(__file__).resolve().parent.parent
+PAPER = {"model": "supair", "recipe": "paper", "batch": 256, "side": 50, "steps": 3}
+CASES = [{**PAPER, "model": model, "batch": b} for model in ("supair", "air") for b in (256, 64)]
+AGAINST = [{**CASES[0], "recipe": "robust"}, {**CASES[3], "recipe": "robust"}]
+GROWTH = {
+    "batch": (32, 64, 128, 256, 512, 1024),
+    "side": (50, 100, 150, 200),  # pixels
+    "steps": (1, 2, 3, 4, 6, 8, 10),  # N_max
+}
+CHILD = "import benchmark, sys; benchmark.measure(sys.argv[1])"
 
-GROWTH = {"batch": (32, 64, 128, 256, 512, 1024), "side": (50, 100, 150, 200), "steps": (1, 2, 3, 4, 6, 8, 10)}
-PAPER = {"model": "supair", "batch": 256, "side": 50, "steps": 3, "together": 1}
-AIR_PAPER = {**PAPER, "model": "air", "batch": 64}
-EPOCH_BATCHES = (256, 64)  # at which an epoch of both models is compared
 
-
-def measure(case: dict, seconds: float, data: Path, mnist: Path) -> dict:
-    """Time one case in this process: {"model", "batch", "side", "steps", "together"}."""
+def measure(case_text: str) -> None:
+    """Time a case; a measurement for every line on stdin.  Its packages are those of any tree."""
     import numpy as np
     import tensorflow as tf
 
-    import data as scenes
+    import data
     from reproduce.experiments import Experiment
-    from supair.evaluation import EVALUATION_BATCH, Evaluator, sample_noise
-    from supair.hardware import matmul_gflops
-    from supair.together import Together
-    from supair.training import Optimizer, make_train_steps, steps_per_call
+    from supair import air, model, training
 
-    batch, side, steps, together = (case[name] for name in ("batch", "side", "steps", "together"))
-    experiments = [Experiment(case["model"], "multi_mnist", "paper", seed) for seed in range(together)]
-    experiment = experiments[0]
+    case = json.loads(case_text)
+    batch, side, steps = case["batch"], case["side"], case["steps"]
+    experiment = Experiment(case["model"], "multi_mnist", case["recipe"], 0)
     config = dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps)
-    models = [of_seed.build(config) for of_seed in experiments]
-    model = models[0] if together == 1 else Together(models)
-    optimizer = Optimizer(model, dataclasses.replace(experiment.training_config(), batch_size=batch))
-    scene_file = scenes.load("multi_mnist", 0, data, mnist=mnist)
-    train_steps = make_train_steps(model, optimizer, batch, scene_file["train"].white)
-    number = steps_per_call()
-    # Larger scenes are the paper's on a larger canvas.
-    images = np.zeros([number * batch, side, side], np.uint8)
-    images[:, :50, :50] = np.resize(scene_file["train"].images[: number * batch], [number * batch, 50, 50])
-    noise = np.stack([[sample_noise(model, seed, step, batch) for seed in range(together)] for step in range(number)])
-    images, noise = tf.constant(images), tf.constant(noise)
+    network = (air.AIR if case["model"] == "air" else model.SuPAIR)(config, 0)
+    number = training.steps_per_call()
+    paper_images = data.make("multi_mnist", 0, (2560, 1))["train"].images
+    larger = [(0, 0), (0, 0), (0, side - 50), (0, side - 50)]  # the paper's on a larger canvas
+    images = np.pad(np.resize(paper_images, [number, batch, 50, 50]), larger)
+    how = dataclasses.replace(experiment.training_config(), batch_size=batch)
+    extra_noise = getattr(getattr(how, "warm_up", None), "extra_noise", 0)
+    shape = [number, batch, steps, network.noise_size + extra_noise]
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    train_steps, inputs = make_steps(training, network, how, images, noise)
+    inputs = [tf.constant(array) for array in inputs]
+    matrices = tf.random.stateless_normal([2, 1024, 1024], [0, 0])
+    multiply = tf.function(tf.matmul, jit_compile=True)
 
-    def make_steps(steps):
-        train_steps(images, noise, tf.constant(0), tf.constant(steps)).numpy()
+    def seconds(function, *arguments):
+        start = time.perf_counter()
+        function(*arguments).numpy()
+        return time.perf_counter() - start
 
-    start = time.perf_counter()
-    make_steps(0)
-    result = {**case, "compile_s": time.perf_counter() - start}
-    make_steps(number)
-    times, rates, end = [], [], time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        make_steps(number)
-        times.append((time.perf_counter() - start) / number)
-        rates.append(matmul_gflops(seconds=0.1))  # in between, because a shared machine's rate changes within seconds
-    step_s = statistics.median(times)
-    whole = case in (PAPER, AIR_PAPER)
-    if whole:
-        evaluator = Evaluator(model, scene_file["test"])
-        evaluator.quick()
-        start = time.perf_counter()
-        evaluator.quick()
-        result["inference_scenes_per_s"] = len(scene_file["test"]) / (time.perf_counter() - start)
-        result["inference_batch"] = EVALUATION_BATCH
-    result |= {
-        "step_ms": 1e3 * step_s,
-        "step_ms_fastest": 1e3 * min(times),
-        "scenes_per_s": batch * together / step_s,
-        "epoch_s": len(scene_file["train"]) // batch * step_s,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "matmul_gflops": statistics.median(rates),
-    }
-    if whole:
-        hlo = train_steps.experimental_get_compiler_ir(images, noise, tf.constant(0), tf.constant(0))(stage="hlo")
-        result["step_gflop"] = matmul_flop(hlo) / 1e9
-        result["share_of_matmul_rate"] = result["step_gflop"] / step_s / result["matmul_gflops"]
-    return result
+    seconds(train_steps, *inputs, tf.constant(number))  # compiles
+    seconds(multiply, *matrices)
+    times, rates = [], []
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        times.append(seconds(train_steps, *inputs, tf.constant(number)) / number)
+        fastest = min(seconds(multiply, *matrices) for _ in range(5))  # of a shared machine
+        rates.append(2 * 1024**3 / 1e9 / fastest)
+        print("done", flush=True)
+    step_s, rate = np.median(times), np.median(rates)
+    result = {**case, "step_ms": 1e3 * step_s, "matmul_gflops": rate}
+    result["epoch_s"] = data.SIZES["multi_mnist"][0] // batch * step_s
+    result["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    hlo = train_steps.experimental_get_compiler_ir(*inputs, tf.constant(0))(stage="hlo")
+    result["step_gflop"] = matmul_flop(hlo) / 1e9
+    result["share_of_matmul_rate"] = result["step_gflop"] / step_s / rate
+    print(json.dumps(result))
+
+
+def make_steps(training, model, config, images, noise):
+    """The compiled training step, and its arguments but for the last, the number of steps."""
+    optimizer = training.Optimizer(model, config)
+    if hasattr(config, "warm_up"):
+        return training.make_train_steps(model, optimizer, config.warm_up, 255), (images, noise)
+    # As at commit 9f8b7b8: noise has an axis for models trained together, a call a first step.
+    train_steps = training.make_train_steps(model, optimizer, config.batch_size, 255)
+    return train_steps, (images.reshape(-1, *images.shape[2:]), noise[:, None], 0)
 
 
 def matmul_flop(hlo: str) -> int:
-    """Floating point operations in all matrix products of a module in HLO text; a loop's body counts once."""
-    shapes = {
-        name: [int(size) for size in sizes.split(",") if size]
-        for name, sizes in re.findall(r"%?([\w.\-]+) = \w+\[([\d,]*)\]", hlo)
-    }
+    """Operations in all matrix products of a module in HLO text; a loop's body counts once."""
+    found = re.findall(r"%?([\w.\-]+) = \w+\[([\d,]*)\]", hlo)
+    shapes = {name: [int(size) for size in re.findall(r"\d+", sizes)] for name, sizes in found}
+    product = r"%?([\w.\-]+) = \w+\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),"
     total = 0
-    for output, left, contracted in re.findall(
-        r"= \w+\[([\d,]*)\]\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),.*?lhs_contracting_dims=\{([\d,]*)\}", hlo
-    ):
-        inner = prod(shapes[left][int(axis)] for axis in contracted.split(",") if axis)
-        total += 2 * inner * prod(int(size) for size in output.split(",") if size)
+    for output, left, axes in re.findall(product + r".*?lhs_contracting_dims=\{([\d,]*)\}", hlo):
+        inner = prod(shapes[left][int(axis)] for axis in re.findall(r"\d+", axes))
+        total += 2 * inner * prod(shapes[output])
     return total
 
 
-def in_own_process(case: dict, arguments: argparse.Namespace) -> dict:
-    command = [sys.executable, __file__, "--case", json.dumps(case), "--seconds", str(arguments.seconds)]
-    command += ["--data", str(arguments.data), "--mnist", str(arguments.mnist)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        sys.stderr.write(result.stderr)
-        raise SystemExit(f"error: the case {case} failed with exit code {result.returncode}")
-    return json.loads(result.stdout.splitlines()[-1])
+def take_turns(case: dict, turns: int, trees=(ROOT,)) -> list[dict]:
+    """Measure a case in each of the trees, in processes of their own that take turns."""
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # This file is imported from here, all else from the working directory.
+    options["env"] = {**os.environ, "PYTHONPATH": str(ROOT / "reproduce")}
+    options["start_new_session"] = True  # Ctrl-C is for this process alone
+    command = [sys.executable, "-c", CHILD, json.dumps(case)]
+    children = [subprocess.Popen(command, cwd=tree, **options) for tree in trees]
+    try:
+        for turn in range(turns + 1):
+            for child in children:
+                if turn > 0:
+                    print(file=child.stdin, flush=True)
+                if not child.stdout.readline():
+                    raise SystemExit(f"error: {case} could not be measured")
+        results = [json.loads(child.communicate()[0]) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    print(*results, sep="\n", flush=True)
+    return results
 
 
-def show(result: dict) -> dict:
-    """Print a whole case."""
-    from reproduce.experiments import TITLES
-
-    title, batch, steps, side = TITLES[result["model"]], result["batch"], result["steps"], result["side"]
-    print(f"{title}, Multi-MNIST, batch {batch}, {steps} steps, scenes of {side} x {side}:")
-    print(f"  training step          {result['step_ms']:8.1f} ms median, {result['step_ms_fastest']:.1f} ms fastest")
-    print(f"  training               {result['scenes_per_s']:8.0f} scenes/s")
-    print(f"  inference              {result['inference_scenes_per_s']:8.0f} scenes/s")
-    print(f"  first call (compiling) {result['compile_s']:8.1f} s")
-    print(f"  peak memory            {result['peak_rss_mb']:8.0f} MB, with the data set")
-    print(f"  matrix products        {result['matmul_gflops']:8.0f} GFLOP/s (1024 x 1024, float32)")
-    print(
-        f"  products in a step     {result['step_gflop']:8.1f} GFLOP, {result['share_of_matmul_rate']:.0%} of that rate",
-        flush=True,
-    )
-    return result
+def compare(commit: str, turns: int) -> dict:
+    """Every case's results in this tree and at a commit, and their ratios."""
+    git, found = ["git", "-C", str(ROOT), "archive", commit], {"against": commit}
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(git, capture_output=True)
+        if archive.returncode:
+            raise SystemExit(f"error: --against {commit}: {archive.stderr.decode().strip()}")
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        for case in AGAINST:
+            results = take_turns(case, turns, (ROOT, Path(folder).resolve()))
+            step, memory = (results[0][key] / results[1][key] for key in ("step_ms", "peak_rss_mb"))
+            print(f"  this tree / {commit}: step {step:.3f}, memory {memory:.3f}", flush=True)
+            found[case["model"]] = {"step_ratio": step, "memory_ratio": memory, "trees": results}
+    return found
 
 
 def draw(growth: dict[str, list[dict]]):
     """Time of a step (logarithmic) and peak memory against batch, side and number of steps."""
     from matplotlib.figure import Figure  # not in the processes that measure memory
 
-    names = {"batch": "scenes in a batch", "side": "scene side, pixels", "steps": "steps, N_max"}
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    panels = figure.subplots(2, len(growth), sharex="col", sharey="row", squeeze=False)
+    panels = figure.subplots(2, len(growth), sharex="col", sharey="row")
     for (above, below), (name, results) in zip(panels.T, growth.items()):
         sizes = [result[name] for result in results]
         above.loglog(sizes, [result["step_ms"] for result in results], "o-")
         below.plot(sizes, [result["peak_rss_mb"] for result in results], "o-")
-        for panel in (above, below):
-            panel.grid(alpha=0.3)
-        below.set_xlabel(names[name])
-        below.set_xticks(sizes, [str(size) for size in sizes])
+        below.set(xlabel=name, xticks=sizes, xticklabels=sizes)
         below.minorticks_off()
-    above, below = panels[:, 0]
-    above.set_ylabel("ms a training step")
-    above.yaxis.set_major_formatter("{x:.0f}")
-    below.set_ylabel("peak memory, MB")
-    below.set_ylim(bottom=0)
+    panels[0, 0].set(ylabel="ms a training step")
+    panels[1, 0].set(ylabel="peak memory, MB", ylim=(0, None))
     return figure
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = _setup.parser(__doc__)
-    parser.add_argument("--no-growth", dest="growth", action="store_false", help="only the paper's sizes, for both models")
-    parser.add_argument("--together", type=_setup.positive, metavar="N", help="also time SuPAIR with N seeds in one step")
-    parser.add_argument("--seconds", type=float, default=15, metavar="S", help="how long to time each case (default: 15)")
-    _setup.add_json(parser, "the numbers")
-    _setup.add_output(parser)
-    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    _setup.add_places(parser)
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    if arguments.case:
-        print(json.dumps(measure(arguments.case, arguments.seconds, arguments.data, arguments.mnist)))
-        return 0
-    import data as scenes
+    import common  # not in the children: it imports the packages of this tree
+
+    parser = common.parser(__doc__)
+    parser.add_argument("--against", metavar="COMMIT", help="compare the steps, and do no more")
+    parser.add_argument("--turns", type=common.positive, default=10, help="calls of a case's step")
+    common.add_json(parser, "the numbers")
+    common.add_output(parser)
+    options = parser.parse_args(argv)
     from supair.hardware import describe_machine
 
-    scenes.load("multi_mnist", 0, arguments.data, mnist=arguments.mnist)  # made here, so that no case's memory counts it
-    machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items() if name != "summary"))
-    paper, air = (show(in_own_process(case, arguments)) for case in (PAPER, AIR_PAPER))
-    epochs = []
-    print("One epoch of Multi-MNIST, 60,000 scenes, training steps alone:")
-    for batch in EPOCH_BATCHES:
-        known = {(result["model"], result["batch"]): result for result in (paper, air)}
-        supair_s, air_s = (
-            (known.get((model, batch)) or in_own_process({**PAPER, "model": model, "batch": batch}, arguments))["epoch_s"]
-            for model in ("supair", "air")
-        )
-        epochs.append({"batch": batch, "supair_s": supair_s, "air_s": air_s})
-        print(
-            f"  batch {batch:<5}            SuPAIR {supair_s:.1f} s, AIR {air_s:.1f} s: {supair_s / air_s - 1:+.0%} (paper: -40%)"
-        )
-    together = None
-    if arguments.together:
-        together = in_own_process({**PAPER, "together": arguments.together}, arguments)
-        print(
-            f"SuPAIR, {arguments.together} seeds in one step: {together['step_ms']:.1f} ms, "
-            f"{together['step_ms'] / arguments.together:.2f} ms a seed (alone {paper['step_ms']:.2f})"
-        )
-    growth = {}
-    if arguments.growth:
-        cases = [(name, {**PAPER, name: value}) for name, values in GROWTH.items() for value in values]
-        for name, case in tqdm(cases, desc="growth", unit="case"):
-            growth.setdefault(name, []).append(paper if case == PAPER else in_own_process(case, arguments))
-        for name, results in growth.items():
-            print(f"\n{name:>8}{'ms/step':>10}{'scenes/s':>10}{'peak MB':>9}")
-            for result in results:
-                print(f"{result[name]:>8}{result['step_ms']:>10.1f}{result['scenes_per_s']:>10.0f}{result['peak_rss_mb']:>9.0f}")
-        _setup.save_figure(draw(growth), arguments.output / "growth")
-    if arguments.json:
-        figures = {"machine": machine, "matmul_gflops": paper["matmul_gflops"], "supair": paper, "air": air}
-        figures |= {"epochs": epochs, "together": together, "growth": growth}
-        _setup.write_json(arguments.json, figures)
+    content = {"machine": describe_machine(), "commit": common.commit()}
+    print(*content["machine"].values(), sep=", ")
+    if options.against:
+        content |= compare(options.against, options.turns)
+    else:
+        content["cases"] = [take_turns(case, options.turns)[0] for case in CASES]
+        content["growth"] = {
+            name: [take_turns({**PAPER, name: size}, options.turns)[0] for size in sizes]
+            for name, sizes in GROWTH.items()
+        }
+        common.save_figure(draw(content["growth"]), options.output / "growth")
+    if options.json:
+        common.write_json(options.json, content)
     return 0
 
 
 if __name__ == "__main__":
-    _setup.exit_with(main)
+    import common
+
+    common.run(main)

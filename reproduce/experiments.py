@@ -1,70 +1,55 @@
-"""The experiments: what can be trained, and what the paper published about it (Tables 1 and 2, Figure 5)."""
+"""What can be trained, and what the paper published about it (Tables 1 and 2, Figure 5).
 
-from __future__ import annotations
+Imports no TensorFlow.
+"""
 
 import dataclasses
-from collections.abc import Callable
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from data import SIZES
-from supair.air import AIR
-from supair.config import (
-    AIR_EPOCHS,
-    AirConfig,
-    ModelConfig,
-    TrainingConfig,
-    air_training,
-    paper_model,
-    robust_air,
-    robust_model,
-    robust_training,
-    table1_air,
-)
-from supair.model import SuPAIR
-from supair.training import Convergence
+from data import DATASETS, SIZES
+from supair import config as presets
+from supair.run import read_configuration, read_rows, require_configuration
 
-RECIPES = ("paper", "robust")  # as the paper trains, and so that more seeds learn
+PAPER_SEEDS = (0, 1, 2, 3, 4)  # five runs of everything, as in the paper
+RECIPES = ("paper", "robust")
+DATA_SEED = 0  # all runs see the same scenes
 
 
 class Model(NamedTuple):
-    """One of the models that the paper compares."""
+    """One of the models that are compared; the defaults are SuPAIR's."""
 
     title: str
-    build: type  # called with a configuration and a seed
-    recipes: dict[str, Callable[[str], ModelConfig | AirConfig]]  # configurations by the data set's name
-    training: dict[str, Callable[[int], TrainingConfig]]  # by the recipe, and the seed
-    convergence: Convergence  # when a run counts as converged
-    # For estimates of time: the epoch at which a run usually has converged, and the GFLOP of a large matrix product
-    # that take as long as a training step (benchmark.py on two CPU cores).
-    usual_epochs: int
-    step_gflop: float
+    recipes: Mapping[str, presets.TrainingConfig] = presets.SUPAIR_RECIPES
+    changes: Mapping[str, Any] = {}  # to the configuration; a mapping changes a part of it
+    class_name: str = "model.SuPAIR"  # in the package supair
+    configurations: Mapping[str, Any] = presets.PAPER_MODELS  # by data set
+    convergence: presets.Convergence = presets.Convergence()
 
 
-def _supair(title: str, step_gflop: float, robust: bool = False, fields: dict | None = None, **changes) -> Model:
-    """A variant of SuPAIR: other arguments of `paper_model`, or other fields of what it gives."""
-    recipes = {"paper": lambda dataset: dataclasses.replace(paper_model(dataset, **changes), **(fields or {}))}
-    if robust:
-        recipes["robust"] = lambda dataset: dataclasses.replace(robust_model(dataset), **(fields or {}))
-    training = {"paper": lambda seed: TrainingConfig(seed=seed), "robust": robust_training}
-    return Model(title, SuPAIR, recipes, training, Convergence(), 45, step_gflop)
-
-
-def _air(title: str, recipes: dict[str, Callable[[str], AirConfig]]) -> Model:
-    training = dict.fromkeys(recipes, air_training)
-    return Model(title, AIR, recipes, training, Convergence(window=10, max_epochs=AIR_EPOCHS), 60, 5.0)
-
-
+_PAPER = {"paper": presets.SUPAIR_RECIPES["paper"]}
+_RECTANGLES = {
+    "object": {"structure": "poon_domingos"},
+    "background": {"structure": "poon_domingos", "depth": 2},
+}
+_PER_STEP = "extensions.object_models.PerStepSuPAIR"
+_MIXTURE = "extensions.object_models.MixtureSuPAIR"
+_AIR = dict.fromkeys(DATASETS, presets.AirConfig())
+_AIR_ENDS = presets.Convergence(window=10, max_epochs=presets.AIR_EPOCHS)
 MODELS = {
-    "supair": _supair("SuPAIR", 18.0, robust=True),
-    "supair_no_background": _supair("SuPAIR w/o bg", 15.5, background=False),
-    "supair_poon_domingos": _supair("SuPAIR, Poon-Domingos", 25.0, structure="poon_domingos"),
-    "supair_exact": _supair("SuPAIR, exact", 22.0, robust=True, fields={"downsampling": "exact"}),
-    "supair_upper_left": _supair("SuPAIR, begins upper left", 18.0, fields={"position_bias": -3.0}),
-    "supair_per_step": _supair("SuPAIR, SPN per step", 22.0, fields={"object_models": "per_step"}),
-    "supair_mixture": _supair("SuPAIR, mixture of SPNs", 40.0, fields={"object_models": "mixture"}),
-    "air": _air("AIR", {"paper": lambda dataset: AirConfig(), "robust": lambda dataset: robust_air()}),
-    "air_linear": _air("AIR, linear heads", {"paper": lambda dataset: table1_air()}),
+    "supair": Model("SuPAIR"),
+    "supair_no_background": Model("SuPAIR w/o bg", _PAPER, {"background": None}),
+    "supair_poon_domingos": Model("SuPAIR, Poon-Domingos", _PAPER, _RECTANGLES),
+    "supair_exact": Model("SuPAIR, exact", class_name="extensions.exact.ExactSuPAIR"),
+    "supair_per_step": Model("SuPAIR, SPN per step", _PAPER, {}, _PER_STEP),
+    "supair_mixture": Model("SuPAIR, mixture of SPNs", _PAPER, {}, _MIXTURE),
+    "air": Model("AIR", presets.AIR_RECIPES, {}, "air.AIR", _AIR, _AIR_ENDS),
+    "air_linear": Model(
+        "AIR, linear heads", presets.AIR_RECIPES, {"head_units": 0}, "air.AIR", _AIR, _AIR_ENDS
+    ),
 }
 TITLES = {
     "multi_mnist": "Multi-MNIST",
@@ -75,16 +60,10 @@ TITLES = {
     "multi_mnist_80": "80 × 80 pixels, 0-4 digits, N_max 6",
     **{name: model.title for name, model in MODELS.items()},
 }
-PAPER_SEEDS = (0, 1, 2, 3, 4)  # five runs of everything, as in the paper
-
-
-def title(model: str, recipe: str) -> str:
-    """A model's name with its recipe's, if that is not the paper's."""
-    return TITLES[model] if recipe == "paper" else f"{TITLES[model]}, {recipe}"
 
 
 class Published(NamedTuple):
-    """A row of Table 2."""
+    """What Table 2 says of a model on a data set."""
 
     accuracy: float  # count accuracy on the test set, in [0, 1]
     elbo: float  # nats a scene
@@ -100,41 +79,35 @@ TABLE_2 = {
     ("air", "noisy_mnist"): Published(0.0, 232),
     ("air", "grid_mnist"): Published(0.0, 228),
 }
-
-# Count accuracy where the curves of Figure 5 end: SuPAIR's as in Table 2, the others read off the figure.
+# Count accuracy where the curves of Figure 5 end, by `DATASETS`: SuPAIR's as in Table 2, the others
+# read off the figure.
 FIGURE_5_ENDS = {
-    **{key: published.accuracy for key, published in TABLE_2.items() if key[0] == "supair"},
-    ("supair_no_background", "multi_mnist"): 0.97,
-    ("supair_no_background", "sprites"): 0.97,
-    ("supair_no_background", "noisy_mnist"): 0.0,
-    ("supair_no_background", "grid_mnist"): 0.0,
-    ("air", "multi_mnist"): 0.94,
-    ("air", "sprites"): 0.92,
-    ("air", "noisy_mnist"): 0.0,
-    ("air", "grid_mnist"): 0.0,
+    "supair": (0.983, 0.992, 0.938, 0.975),
+    "supair_no_background": (0.97, 0.97, 0.0, 0.0),
+    "air": (0.94, 0.92, 0.0, 0.0),
+}
+# Trained parameters of each part.
+TABLE_1_PARTS = ("Inference network", "Object model", "Background model", "Baselines", "Total")
+TABLE_1 = {
+    "supair": (2_836_477, 286_560, 90_108, 0, 3_213_145),
+    "air": (2_879_488, 344_884, 0, 2_879_745, 6_104_117),
 }
 
-TABLE_1 = {
-    "supair": {
-        "Inference network": 2_836_477,
-        "Object model": 286_560,
-        "Background model": 90_108,
-        "Baselines": 0,
-        "Total": 3_213_145,
-    },
-    "air": {
-        "Inference network": 2_879_488,
-        "Object model": 344_884,
-        "Background model": 0,
-        "Baselines": 2_879_745,
-        "Total": 6_104_117,
-    },
-}
+
+def title(model: str, recipe: str) -> str:
+    """A model's name, with its recipe's if that is not the paper's."""
+    return TITLES[model] if recipe == "paper" else f"{TITLES[model]}, {recipe}"
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    parts = {name: value for name, value in changes.items() if isinstance(value, Mapping)}
+    parts = {name: _changed(getattr(config, name), value) for name, value in parts.items()}
+    return dataclasses.replace(config, **{**changes, **parts})
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run of one model on one data set: everything the run's directory depends on."""
+    """One run of one model on one data set: everything that its folder depends on."""
 
     model: str
     dataset: str
@@ -143,23 +116,48 @@ class Experiment:
 
     @property
     def path(self) -> str:
-        """Where the run lives below the runs directory."""
+        """Where the run is, below the folder of all runs."""
         return f"{self.model}/{self.dataset}/{self.recipe}/seed{self.seed}"
 
     @property
     def title(self) -> str:
         return f"{title(self.model, self.recipe)}, {TITLES[self.dataset]}, seed {self.seed}"
 
-    def model_config(self) -> ModelConfig | AirConfig:
-        return MODELS[self.model].recipes[self.recipe](self.dataset)
-
-    def training_config(self) -> TrainingConfig:
-        return MODELS[self.model].training[self.recipe](self.seed)
-
     @property
     def steps_per_epoch(self) -> int:
         return SIZES[self.dataset][0] // self.training_config().batch_size
 
-    def build(self, config: ModelConfig | AirConfig | None = None) -> SuPAIR | AIR:
-        """The model with its initial weights, by default in the experiment's own configuration."""
-        return MODELS[self.model].build(config or self.model_config(), self.seed)
+    def model_config(self) -> presets.ModelConfig | presets.AirConfig:
+        model = MODELS[self.model]
+        return _changed(model.configurations[self.dataset], model.changes)
+
+    def training_config(self) -> presets.TrainingConfig:
+        return dataclasses.replace(MODELS[self.model].recipes[self.recipe], seed=self.seed)
+
+    def identity(self, checksum: str) -> dict[str, Any]:
+        """What `config.json` holds beside the configurations; `checksum` is the data's."""
+        names = {"model": self.model, "dataset": self.dataset, "recipe": self.recipe}
+        return {"experiment": names, "data": {"seed": DATA_SEED, "checksum": checksum}}
+
+    def configuration(self, checksum: str) -> dict[str, Any]:
+        """What the run's `config.json` holds."""
+        name = MODELS[self.model].class_name.rpartition(".")[2]
+        how = self.model_config(), self.training_config(), self.identity(checksum)
+        return presets.resolve(name, *how)
+
+    def read_rows(self, runs: Path) -> list[dict[str, Any]]:
+        """The log of the run below `runs`; no rows if there is none.
+
+        Raises:
+          TrainingError: if it is damaged, or another run's (its data's checksum is not compared).
+        """
+        folder = runs / self.path
+        if rows := read_rows(folder):
+            checksum = read_configuration(folder).get("data", {}).get("checksum")
+            require_configuration(folder, self.configuration(checksum))
+        return rows
+
+    def build(self) -> Any:
+        """The model with its initial weights."""
+        module, _, name = f"supair.{MODELS[self.model].class_name}".rpartition(".")
+        return getattr(importlib.import_module(module), name)(self.model_config(), self.seed)

@@ -1,78 +1,90 @@
-"""Figure 4: what SuPAIR finds in the same test scenes as it trains, Multi-MNIST left, Sprites right.
+"""Figure 4: what SuPAIR finds in the same test scenes as it trains, Multi-MNIST left, Sprites
+right.
 
-    python reproduce/fig4_progress.py             trains one seed on both, as far as that is not done, and draws
-    python reproduce/fig4_progress.py --recorded  draws the recorded run in results/
+    python reproduce/fig4_progress.py             trains what is missing of one seed, then draws
+    python reproduce/fig4_progress.py --recorded  draws the recorded run, at once
 
-Rows are test scenes with their true counts in the corner, columns training epochs; outlines are the predicted boxes, red
-for the first step, then green, then blue.  The first step is in front.
+Rows are test scenes with their true counts in the corner, columns training epochs; outlines are the
+boxes found, red for the first step, then green, then blue.  The first step is in front.
 """
 
-from __future__ import annotations
-
 import argparse
-from typing import Any
+from typing import Any, NamedTuple
 
-import _setup
-from matplotlib.figure import Figure
+import common
 
 from reproduce.experiments import TITLES, Experiment
-from reproduce.runs import Job, Settings, Work, log_lines
+from reproduce.records import read_boxes
+from reproduce.train import load, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
-from supair.figures import draw_scene
 
 DATASETS = ("multi_mnist", "sprites")
 EPOCHS = (0.3, 0.5, 1, 3, PAPER_EPOCHS)
 SCENES = 6
 
 
-def draw(settings: Settings, seed: int) -> Figure:
-    """The figure, from the boxes that the runs' logs hold."""
-    figure = Figure(figsize=(1.1 * (2 * len(EPOCHS) + 0.5), 1.15 * SCENES))
-    halves = figure.subfigures(1, len(DATASETS), wspace=0.02)
-    for half, dataset in zip(halves, DATASETS):
-        experiment = Experiment("supair", dataset, "paper", seed)
-        shown = [line for line in log_lines(settings.runs, experiment) if "test_examples" in line]
-        lines = []
+class Half(NamedTuple):
+    """A data set's part of the figure."""
+
+    title: str
+    images: Any  # [scene, B, B] in [0, 1]
+    counts: Any  # [scene]
+    rows: list[dict[str, Any]]  # of the log, "epoch" and "examples", for each of `EPOCHS`
+
+
+def collect(options: argparse.Namespace) -> list[Half]:
+    """The figure's content; TrainingError if a run has no boxes near one of the epochs."""
+    halves = []
+    for dataset in DATASETS:
+        run = Experiment("supair", dataset, "paper", options.seed)
+        rows = read_boxes(dataset) if options.recorded else run.read_rows(options.runs)
+        chosen = []
         for epoch in EPOCHS:
-            line = min(shown, key=lambda line: abs(line["epoch"] - epoch), default={"epoch": float("inf")})
-            if abs(line["epoch"] - epoch) > 0.25:
-                raise TrainingError(f"{settings.runs / experiment.path}: no boxes near epoch {epoch} in the log of this run")
-            lines.append(line)
-        test = settings.load(dataset)["test"]
-        images, counts = test.read(0, SCENES), test.counts
-        half.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.9)
-        axes = half.subplots(SCENES, len(EPOCHS), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
-        half.suptitle(TITLES[dataset], y=0.98)
-        for column, line in enumerate(lines):
-            axes[0, column].set_title(f"t = {line['epoch']:.2g}", fontsize=9)
-            for row in range(SCENES):
-                _draw_example(axes[row, column], images[row], line["test_examples"], row, int(counts[row]))
+            near = [r for r in rows if "examples" in r and abs(r["epoch"] - epoch) <= 0.25]
+            if not near:
+                raise TrainingError(f"{run.title}: no boxes near epoch {epoch} in its log")
+            chosen.append(min(near, key=lambda row: abs(row["epoch"] - epoch)))
+        test = load(dataset, options)["test"]
+        halves.append(Half(TITLES[dataset], test.read(0, SCENES), test.counts, chosen))
+    return halves
+
+
+def draw(halves: list[Half]):
+    """A matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    from supair.figures import draw_scene
+
+    figure = Figure(figsize=(1.1 * (2 * len(EPOCHS) + 0.5), 1.15 * SCENES))
+    for part, half in zip(figure.subfigures(1, len(halves), wspace=0.02), halves):
+        part.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.9)
+        axes = part.subplots(SCENES, len(EPOCHS), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+        part.suptitle(half.title, y=0.98)
+        for column, row in zip(axes.T, half.rows):
+            column[0].set_title(f"t = {row['epoch']:.2g}", fontsize=9)
+            for k, panel in enumerate(column):
+                boxes, z_pres = (row["examples"][name][k] for name in ("boxes", "z_pres"))
+                present = [round(chance) == 1 for chance in z_pres]
+                draw_scene(panel, half.images[k], boxes, present, int(half.counts[k]))
     return figure
 
 
-def _draw_example(axes, image, examples: dict[str, Any], index: int, count: int) -> None:
-    present = [round(chance) == 1 for chance in examples["z_pres"][index]]
-    draw_scene(axes, image, examples["boxes"][index], present, count)
-
-
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    settings = _setup.settings(arguments)
-    jobs = [Job(Experiment("supair", dataset, "paper", arguments.seed), PAPER_EPOCHS) for dataset in DATASETS]
-    code = Work(jobs, settings).train()
-    if not code:
-        _setup.save_figure(draw(settings, arguments.seed), arguments.output / "fig4_progress")
-    return code
+    options = parse(argv)
+    wanted = [Experiment("supair", dataset, "paper", options.seed) for dataset in DATASETS]
+    if not options.recorded and train_missing(wanted, PAPER_EPOCHS, False, options):
+        return 1
+    common.save_figure(draw(collect(options)), options.output / "fig4_progress")
+    return 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = _setup.parser(__doc__)
-    parser.add_argument("--seed", type=_setup.seed, default=0, help="the run to show (default: 0)")
-    _setup.add_recorded(parser)
-    _setup.add_output(parser)
-    _setup.add_training(parser)
+    parser = common.parser(__doc__)
+    parser.add_argument("--seed", type=common.seed, default=0, help="default: 0, which is recorded")
+    common.add_output(parser)
+    common.add_training(parser, recorded=True)
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    _setup.exit_with(main)
+    common.run(main)

@@ -1,282 +1,223 @@
-"""Table 2: count accuracy and ELBO on the test set: published, recorded (in results/), and measured in runs/.
+"""Table 2: count accuracy and ELBO on the test set: published, recorded and measured here.
 
-    python reproduce/table2.py --quick       a smoke run: one seed, two data sets, a few epochs; minutes
-    python reproduce/table2.py               as in the paper: both models, 4 data sets, 5 seeds, 20 epochs, then on to convergence
-    python reproduce/table2.py --models supair --epochs 20    only SuPAIR, and only what Figure 5 shows
-    python reproduce/table2.py --recorded    train nothing: the table of the recorded runs, with all their seeds
+    python reproduce/table2.py --quick       a first look: one seed, two data sets, two epochs
+    python reproduce/table2.py               both models, four data sets, five seeds, 20 epochs
+    python reproduce/table2.py --recorded    train nothing: all recorded runs
 
-Can be interrupted at any moment (Ctrl-C) and started again: finished work is not repeated.  Every seed counts: means,
-standard deviations and medians are over all of them.
+The default recipe is `robust`; --recipe paper is as the authors train.  Can be stopped and started
+again at any time.
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
+import dataclasses
+import itertools
 import statistics
-import sys
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
-import _setup
+import common
 
-from data import DATASETS
+from data import DATASETS, SIZES
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
-from reproduce.runs import RECORDED, Job, Result, Work, duration, epoch_lines, final_result, read_seeds, result_at
-from supair.air import AIR
+from reproduce.records import read_record
+from reproduce.train import read_logs, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
-from supair.hardware import describe_machine, matmul_gflops
+from supair.run import read_rows
 
-PAPER_MODELS = ("supair", "air")
-QUICK_MODELS, QUICK_DATASETS, QUICK_EPOCHS, QUICK_SEED = ("supair",), ("multi_mnist", "sprites"), 2, 0
-AIR_NOTE = " (its ELBOs are not comparable with SuPAIR's: the density of the pixels is another one)"
-AIR_BUDGET = "paper's budget"
-SUCCESS_MARGIN = 0.03  # a seed succeeded if it is at most this far below the published accuracy
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = _setup.parser(__doc__)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a smoke run: one seed of SuPAIR on Multi-MNIST and Sprites, kept apart in RUNS/quick",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=_setup.seed,
-        action=_setup.Distinct,
-        nargs="+",
-        metavar="SEED",
-        help="seeds (default: 0 1 2 3 4, or all recorded)",
-    )
-    parser.add_argument(
-        "--epochs", type=int, metavar="N", help="train N epochs and stop there (default: 20, then on to convergence)"
-    )
-    parser.add_argument("--datasets", nargs="+", action=_setup.Distinct, choices=DATASETS, help="data sets to run (default: all)")
-    parser.add_argument("--models", nargs="+", action=_setup.Distinct, choices=MODELS, help="models to run (default: supair air)")
-    parser.add_argument(
-        "--recipe", nargs="+", action=_setup.Distinct, choices=RECIPES, help="how to train (default: all that a model has)"
-    )
-    _setup.add_recorded(parser)
-    _setup.add_json(parser, "the table")
-    _setup.add_training(parser)
-    arguments = parser.parse_args(argv)
-    if arguments.epochs is not None and arguments.epochs < 1:
-        parser.error(f"argument --epochs: expected at least 1, found {arguments.epochs}")
-    if arguments.recorded and arguments.quick:
-        parser.error("--recorded and --quick do not go together: quick runs are not recorded")
-    return arguments
+QUICK_DATASETS, QUICK_EPOCHS = ("multi_mnist", "sprites"), 2
+ALL_MODELS = ("supair", "supair_no_background", "supair_poon_domingos", "air")
+MEASURING = 1.2  # time of a run with its measurements, to that of its training steps alone
+OUTDATED = "recorded with another configuration than today's recipe"
+# What the table shows of a row of the log, the factor of its unit, and digits behind the point.
+NUMBERS = {"accuracy": (100, 1), "elbo": (1, 0), "average_precision": (100, 1)}
+NUMBERS["train_seconds"] = (1, 0)
+NOTES = """
+Means ± standard deviations over all seeds. Box AP: average precision at IoU 0.5. Train s: seconds
+of training steps alone. AIR's ELBOs are of another density of the pixels than SuPAIR's.
+Converged: as `supair.Convergence` says."""
 
 
-class Table:
-    """What one call of the script is about: the runs, and what their logs say."""
+@dataclass(frozen=True)
+class Row:
+    """A model on a data set, after so many epochs or converged."""
 
-    def __init__(self, arguments: argparse.Namespace):
-        self.quick, self.recorded = arguments.quick, arguments.recorded
-        self.datasets = arguments.datasets or (QUICK_DATASETS if self.quick else DATASETS)
-        self.models = sorted(arguments.models or (QUICK_MODELS if self.quick else PAPER_MODELS), key=list(MODELS).index)
-        recipes = arguments.recipe or (["paper"] if self.quick else RECIPES)
-        self.variants = [
-            (model, recipe)
-            for model in self.models
-            for recipe in RECIPES
-            if recipe in recipes and recipe in MODELS[model].recipes
-        ]
-        self.json = arguments.json
-        self.seeds = arguments.seeds or ([QUICK_SEED] if self.quick else None if self.recorded else list(PAPER_SEEDS))
-        self.epochs = arguments.epochs or (QUICK_EPOCHS if self.quick else PAPER_EPOCHS)
-        self.to_convergence = not self.quick and arguments.epochs is None
-        settings = _setup.settings(arguments)
-        experiments = self.experiments(settings.runs, self.seeds)
-        jobs = [Job(experiment, self.epochs) for experiment in experiments]
-        if self.to_convergence:
-            jobs += [Job(experiment, self.epochs, converge=True) for experiment in experiments]
-        self.work = Work(jobs, settings)
+    model: str
+    recipe: str
+    dataset: str
+    budget: str
+    # By column ("recorded", "here", "quick") and seed, what the log says; None: not so far yet.
+    results: dict[str, dict[int, dict[str, Any] | None]]
+    note: str = ""
 
-    def experiments(self, runs: Path, seeds: list[int] | None) -> list[Experiment]:
-        """What is asked for, seed by seed, so that every data set has a first result early; `seeds=None`: all in `runs`."""
-        found = [
-            Experiment(model, dataset, recipe, seed)
-            for model, recipe in self.variants
-            for dataset in self.datasets
-            for seed in (read_seeds(runs, model, dataset, recipe) if seeds is None else seeds)
-        ]
-        order = [(dataset, *variant) for dataset in self.datasets for variant in self.variants]
-        return sorted(
-            found, key=lambda e: (e.seed if seeds is None else seeds.index(e.seed), order.index((e.dataset, e.model, e.recipe)))
-        )
-
-    def announce(self) -> None:
-        """Say what will be run and how long that should take."""
-        kind = "Quick run (a smoke test, not the paper's protocol)" if self.quick else "Table 2"
-        runs = len({job.experiment for job in self.work.jobs})
-        plan = ", ".join(TITLES[dataset] for dataset in self.datasets)
-        onwards = ", then on until it has converged (the table's last lines say what that means)" if self.to_convergence else ""
-        print(f"{kind}: {runs} runs in {self.work.settings.runs} ({plan}), each to epoch {self.epochs}{onwards}.")
-        left = self.work.seconds_left(matmul_gflops())
-        machine = describe_machine()["summary"]
-        print(f"About {duration(left)} to go on {machine}." if self.work.unfinished() else "All of them are there already.")
-        sys.stdout.flush()
-
-    def rows(self, runs: Path, experiments: list[Experiment]) -> list[dict]:
-        """One row for each model, recipe, data set and budget that has results."""
-        groups: dict[tuple, list[Result]] = {}
-        for experiment in experiments:
-            try:
-                lines = epoch_lines(runs, experiment)
-            except TrainingError as error:
-                self.work.note(error)
-                continue
-            at_end = "quick" if self.quick else f"{self.epochs} epochs"
-            if experiment.model == "air" and at_end == f"{PAPER_EPOCHS} epochs":
-                at_end = AIR_BUDGET
-            results = {at_end: result_at(lines, experiment.seed, self.epochs)}
-            if self.to_convergence:
-                convergence = MODELS[experiment.model].convergence
-                results["converged"] = final_result(lines, experiment.seed, self.epochs, convergence)
-            for budget, result in results.items():
-                if result:
-                    groups.setdefault((experiment.model, experiment.recipe, experiment.dataset, budget), []).append(result)
-        return sorted((_row(*key, results) for key, results in groups.items()), key=self._place)
-
-    def _place(self, row: dict) -> tuple:
-        """Where in the table a row stands."""
-        variant, dataset = (row["model"], row["recipe"]), self.datasets.index(row["dataset"])
-        return self.variants.index(variant), dataset, row["budget"] == "converged"
-
-    def print(self, rows: list[dict], recorded: dict[tuple, dict]) -> None:
-        """Print rows next to the published numbers and to the recorded rows, by `_key`."""
-        print("\nTable 2" + (" (quick run: too short to compare ELBOs)" if self.quick else ""))
-        widths = (11, 15 if recorded else 0, 17)
-        names = ("published", "recorded" if recorded else "", "recorded" if self.recorded else "measured")
-        accuracy = "".join(f"{name:<{width}}" for name, width in zip(names, widths))
-        print(
-            f"{'':<12}{'budget':<16}{'count accuracy, %':<{sum(widths)}}{'ELBO, nats':<{sum(widths)}}"
-            f"{'epochs':>7}{'train s':>9}{'succeeded':>11}\n{'':<28}{accuracy}{accuracy}"
-        )
-        only_recorded = [_row(*key, []) for key in recorded if key not in map(_key, rows)]
-        rows = sorted([*rows, *only_recorded], key=self._place)
-        for previous, row in zip([None, *rows], rows):
-            if previous is None or (row["model"], row["recipe"]) != (previous["model"], previous["recipe"]):
-                print(title(row["model"], row["recipe"]) + (AIR_NOTE if MODELS[row["model"]].build is AIR else ""))
-            published = TABLE_2.get((row["model"], row["dataset"]))
-            good = sum(accuracy >= published.accuracy - SUCCESS_MARGIN for accuracy in row["accuracy"]) if published else 0
-            # Where the published accuracy is 0, there is nothing to succeed at.
-            succeeded = f"{good} of {len(row['seeds'])}" if published and published.accuracy else "-"
-            beside = recorded.get(_key(row))
-            cells = []
-            for name, scale, digits in (("accuracy", 100, 1), ("elbo", 1, 0)):
-                cells.append(f"{scale * getattr(published, name):.{digits}f}" if published else "-")
-                cells.append(_spread([scale * value for value in beside[name]], digits) if beside else "-" if recorded else "")
-                cells.append(_spread([scale * value for value in row[name]], digits))
-            print(
-                f"{TITLES[row['dataset']]:<12}{row['budget']:<16}"
-                + "".join(f"{cell:<{width}}" for cell, width in zip(cells, 2 * widths))
-                + (f"{row['epochs']:>7}{statistics.mean(row['train_seconds']):>9.0f}{succeeded:>11}" if row["seeds"] else "")
-            )
-            before = " " * sum(widths[:2])
-            names = ("seeds", "accuracy", "elbo", "epochs_by_seed", "train_seconds", "converged", "collapse")
-            for seed, accuracy, elbo, epochs, seconds, converged, collapse in zip(*(row[name] for name in names)):
-                note = "  not converged" if row["budget"] == "converged" and not converged else ""
-                note += f"  collapsed: {collapse}" if collapse else ""
-                print(
-                    f"{'':<12}{f'seed {seed}':<16}{before}{100 * accuracy:<{widths[2]}.1f}{before}{elbo:<{widths[2]}.0f}"
-                    f"{epochs:>7}{seconds:>9.0f}{note}"
-                )
-            if len(row["seeds"]) > 1:
-                medians = [statistics.median(row[name]) for name in ("accuracy", "elbo")]
-                print(f"{'':<12}{'median':<16}{before}{100 * medians[0]:<{widths[2]}.1f}{before}{medians[1]:.0f}")
-        print(
-            f"\nMean ± standard deviation over all seeds. Succeeded: at most {SUCCESS_MARGIN:.0%} below the published accuracy."
-        )
-        if recorded:
-            print("Recorded: our runs in results/, with hardware, versions and commit; all of their seeds count.")
-        if self.to_convergence:
-            for model in dict.fromkeys(row["model"] for row in rows):
-                window, gain, most = MODELS[model].convergence
-                print(
-                    f"{TITLES[model]} has converged when the test ELBO's mean over {window} epochs is above that over the {window} "
-                    f"before by less than {gain:.0%} of its gain since epoch 1 (at most {most} epochs; a row shows the largest number)."
-                )
-        self._print_budget([row for row in rows if row["seeds"]])
-        for model, kind in dict.fromkeys((row["model"], kind) for row in rows for kind in row["collapse"] if kind):
-            print(f"{TITLES[model]} collapsed, {kind}: {MODELS[model].build.collapse_hints[kind]}.")
-        runs = {job.experiment for job in self.work.jobs}
-        missing: dict[tuple[str, str], list[int]] = {}
-        for experiment in [job.experiment for job in self.work.unfinished() if not job.converge]:
-            which = title(experiment.model, experiment.recipe), TITLES[experiment.dataset]
-            missing.setdefault(which, []).append(experiment.seed)
-        if missing:
-            which = "; ".join(f"{', '.join(names)}, seed {', '.join(map(str, seeds))}" for names, seeds in missing.items())
-            number = sum(map(len, missing.values()))
-            print(f"{number} of {len(runs)} runs have not got to epoch {self.epochs} yet: {which}.")
-        going = sum(job.converge for job in self.work.unfinished())
-        if going:
-            print(f"{going} of {len(runs)} runs have not converged yet.")
-        for failure in self.work.failures:
-            print(f"Failed: {failure}")
-
-    def _print_budget(self, rows: list[dict]) -> None:
-        """What AIR's budget is, and how its time compares with that of as many epochs of SuPAIR here."""
-        seconds = {
-            (row["model"], row["dataset"]): statistics.mean(row["train_seconds"])
-            for row in rows
-            if row["budget"] != "converged" and row["recipe"] == "paper"
-        }
-        ratios = [
-            f"{seconds['air', dataset] / seconds['supair', dataset]:.2f} ({TITLES[dataset]})"
-            for model, dataset in seconds
-            if model == "air" and ("supair", dataset) in seconds
-        ]
-        if any(row["budget"] == AIR_BUDGET for row in rows):
-            print(
-                f"The paper's budget is {PAPER_EPOCHS} epochs, where Figure 5 ends; AIR has not converged there, and "
-                "its training time there is about 1.7 times SuPAIR's" + (f", here {', '.join(ratios)} times." if ratios else ".")
-            )
+    def measured(self, column: str) -> dict[int, dict[str, Any]]:
+        return {seed: result for seed, result in self.results[column].items() if result}
 
 
-def _row(model: str, recipe: str, dataset: str, budget: str, results: list[Result]) -> dict:
-    return {
-        "model": model,
-        "dataset": dataset,
-        "budget": budget,
-        "recipe": recipe,
-        "seeds": [result.seed for result in results],
-        "accuracy": [result.accuracy for result in results],
-        "elbo": [result.elbo for result in results],
-        "epochs": max((result.epoch for result in results), default=0),
-        "epochs_by_seed": [result.epoch for result in results],
-        "train_seconds": [result.train_seconds for result in results],
-        "converged": [result.converged for result in results],
-        "collapse": [result.collapse for result in results],
-    }
+def collect(options: argparse.Namespace, variants: list, datasets: list) -> list[Row]:
+    """The table's rows of some data sets and variants, (model, recipe)."""
+    rows, here = [], "quick" if options.quick else "here"
+    budgets = [f"{options.epochs} epochs", "converged"][: 1 + options.converge]
+    for (model, recipe), budget, dataset in itertools.product(variants, budgets, datasets):
+        key, logs, record = (model, recipe, dataset), {}, None
+        if not options.quick:
+            record = read_record(*key)
+            logs["recorded"] = read_logs(*key, options.seeds if options.recorded else None, None)
+        if not options.recorded:
+            logs[here] = read_logs(*key, options.seeds, options.runs)
+        criterion = MODELS[model].convergence if budget == "converged" else None
+        results = {column: {} for column in logs}
+        for column, of_seeds in logs.items():
+            for seed, log in of_seeds.items():
+                results[column][seed] = _result(log, options.epochs, criterion)
+        if record and not record.is_current(Experiment(model, dataset, recipe, seed=0)):
+            apart = {**dict.fromkeys(results, {}), "recorded": results["recorded"]}
+            rows.append(Row(*key, budget, apart, OUTDATED))
+            results["recorded"] = {}
+        rows.append(Row(*key, budget, results))
+    return sorted(rows, key=lambda row: bool(row.note))
 
 
-def _key(row: dict) -> tuple:
-    return tuple(row[name] for name in ("model", "recipe", "dataset", "budget"))
+def _result(log: list[dict[str, Any]], epochs: int, criterion) -> dict[str, Any] | None:
+    """What a log says after so many epochs or, by a criterion, of convergence after these."""
+    ends = [row for row in log if "elbo" in row]
+    epoch = criterion.last_epoch([row["elbo"] for row in ends], epochs) if criterion else epochs
+    if epoch is None or epoch > len(ends):
+        return None
+    return {name: ends[epoch - 1].get(name) for name in ("epoch", *NUMBERS, "collapse")}
 
 
-def _spread(values: list[float], digits: int) -> str:
-    if not values:
-        return "-"
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+def format_table(rows: list[Row]) -> str:
+    """The table as text; below a row stand the seeds of its last column."""
+    columns = list(rows[0].results)
+    blank, last, full = [""] * len(columns), columns[-1], "quick" not in columns
+    table = [
+        ["Table 2", "count accuracy, %", *blank, "ELBO, nats", *blank, "box AP, %", "train s"],
+        ["", *["published", *columns] * 2],
+    ]
+    head, behind = None, []
+    for row in rows:
+        for column in columns if row.budget != "converged" else ():
+            if seeds := [str(seed) for seed, result in row.results[column].items() if not result]:
+                which = f"{title(row.model, row.recipe)}, {TITLES[row.dataset]}, {column}"
+                behind.append([f"Not at {row.budget}: {which}: seeds {' '.join(seeds)}"])
+        optional = row.note or row.budget == "converged"
+        if optional and not any(row.measured(column) for column in columns):
+            continue
+        part = ", ".join(filter(None, [title(row.model, row.recipe), row.budget, row.note]))
+        if part != head:
+            table.append([part])
+        head = part
+        table.append([TITLES[row.dataset], *_cells(row)])
+        for seed, result in row.measured(last).items():
+            alone = {column: {seed: result} if column == last else {} for column in columns}
+            mark = f"collapsed: {result['collapse']}" if result["collapse"] else ""
+            label = f"  seed {seed}, epoch {result['epoch']:.0f}"
+            table.append([label, *_cells(dataclasses.replace(row, results=alone), ""), mark])
+    widths = [22, *[10, *[14] * len(columns)] * 2, 13, 11, 0]
+    table += [*behind, [NOTES]] if full else behind
+    return "\n".join("".join(map(str.ljust, line, widths)).rstrip() for line in table)
+
+
+def _cells(row: Row, nothing: str = "-") -> list[str]:
+    """A row's numbers; without `nothing` for those that there are not, only measured ones."""
+    cells, published = [], TABLE_2.get((row.model, row.dataset)) if nothing else None
+    for name, (unit, digits) in NUMBERS.items():
+        texts = []
+        for column in row.results:
+            found = [result[name] for result in row.measured(column).values()]
+            values = [unit * value for value in found if value is not None]
+            text = f"{statistics.mean(values):.{digits}f}" if values else nothing
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            texts.append(text + spread)
+        if name not in ("accuracy", "elbo"):
+            cells += texts[-1:]
+            continue
+        told = f"{unit * getattr(published, name):.{digits}f}" if published else nothing
+        cells += [told, *texts]
+    return cells
+
+
+def describe_work(wanted: list[Experiment], options: argparse.Namespace) -> str:
+    """What is still to train, and how long that takes at the pace of the runs that are here."""
+    left: dict[str, list[int]] = {}
+    for experiment in wanted:
+        with contextlib.suppress(TrainingError):  # of which `train_missing` tells
+            rows = experiment.read_rows(options.runs)
+            steps = options.epochs * experiment.steps_per_epoch - (rows[-1]["step"] if rows else 0)
+            if steps > 0:
+                left.setdefault(experiment.model, []).append(steps)
+    number = sum(map(len, left.values()))
+    lines = [f"{number} of {len(wanted)} runs in {options.runs} are not at epoch {options.epochs}."]
+    for model, steps in left.items():
+        paces, time = [], "the time is known after the first epoch here"
+        for folder in options.runs.glob(f"**/{model}/*/*/seed*"):
+            with contextlib.suppress(TrainingError):
+                paces += [row["train_seconds"] / row["step"] for row in read_rows(folder)[-1:]]
+        if paces:
+            hours = sum(steps) * statistics.median(paces) * MEASURING / 3600
+            time = f"about {hours:.1f} hours, at {statistics.median(paces):.3f} seconds a step"
+        lines.append(f"  {TITLES[model]}: {len(steps)} runs, {sum(steps):,} steps; {time}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    table = Table(arguments)
-    runs, code = table.work.settings.runs, 0
-    if table.work.settings.train:
-        table.announce()
-        code = table.work.train()
-    rows = table.rows(runs, list(dict.fromkeys(job.experiment for job in table.work.jobs)))
-    recorded = {}
-    if not (table.recorded or table.quick):
-        recorded = {_key(row): row for row in table.rows(RECORDED, table.experiments(RECORDED, None))}
-    table.print(rows, recorded)
-    if table.json:
-        _setup.write_json(table.json, {"rows": rows, "recorded": list(recorded.values())})
-    return code or (1 if table.work.failures else 0)
+    options = parse(argv)
+    variants, datasets, failures = [], options.datasets, []
+    for model in options.models:
+        recipes = [recipe for recipe in options.recipe if recipe in MODELS[model].recipes]
+        variants += [(model, recipe) for recipe in recipes or ["paper"]]
+    print(format_table(collect(options, variants, datasets)), flush=True)
+    if not options.recorded:
+        # Seed by seed, so that every data set has a first result early.
+        each = itertools.product(options.seeds, variants, datasets)
+        wanted = [Experiment(model, dataset, recipe, s) for s, (model, recipe), dataset in each]
+        print(f"\n{describe_work(wanted, options)}", flush=True)
+        if not options.quick:
+            print("At once: --recorded; a first look, in minutes: --quick.", flush=True)
+
+        def on_end(run: Experiment) -> None:
+            print(format_table(collect(options, [(run.model, run.recipe)], [run.dataset])))
+            print(describe_work(wanted, options), flush=True)
+
+        failures = train_missing(wanted, options.epochs, options.converge, options, on_end)
+        if not options.no_train:
+            print(f"\n{format_table(collect(options, variants, datasets))}")
+    if options.quick:
+        print(f"\nThe runs are in {options.runs}.\nNext: python reproduce/table2.py")
+    if options.json:
+        rows = [dataclasses.asdict(row) for row in collect(options, variants, datasets)]
+        common.write_json(options.json, {"rows": rows})
+    return 1 if failures else 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = common.parser(__doc__)
+    each = {"nargs": "+", "action": common.Distinct}
+    parser.add_argument("--quick", action="store_true", help="a first look, kept in RUNS/quick")
+    parser.add_argument("--models", choices=[*MODELS, "all"], help="default: supair air", **each)
+    parser.add_argument("--datasets", choices=SIZES, help="default: the paper's four", **each)
+    parser.add_argument("--recipe", choices=RECIPES, help="default: robust, or recorded", **each)
+    common.add_seeds(parser, "0-4, or all recorded")
+    parser.add_argument("--epochs", type=common.positive, metavar="N", help="default: 20")
+    parser.add_argument("--converge", action="store_true", help="and on until converged")
+    common.add_json(parser, "the table")
+    common.add_training(parser, recorded=True)
+    options = parser.parse_args(argv)
+    quick, recorded = options.quick, options.recorded
+    if recorded and quick:
+        parser.error("argument --quick: quick runs are not recorded")
+    if "all" in (options.models or ()):
+        options.models = ALL_MODELS
+    options.models = options.models or (["supair"] if quick else ["supair", "air"])
+    options.datasets = options.datasets or (QUICK_DATASETS if quick else DATASETS)
+    options.recipe = options.recipe or (RECIPES if recorded else ["robust"])
+    options.epochs = options.epochs or (QUICK_EPOCHS if quick else PAPER_EPOCHS)
+    options.seeds = options.seeds or (None if recorded else [0] if quick else PAPER_SEEDS)
+    options.converge |= recorded
+    options.runs = options.runs / "quick" if quick else options.runs
+    return options
 
 
 if __name__ == "__main__":
-    _setup.exit_with(main)
+    common.run(main)

@@ -1,47 +1,31 @@
 """SuPAIR: scenes understood with sum-product networks (Stelzner, Peharz & Kersting, ICML 2019)."""
 
-import os
-import sys
+from importlib import import_module
 
-if sys.argv[0] == "-m":  # `python -m supair`: TensorFlow's start-up messages do not belong on a user's screen
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Names are imported when they are asked for, so that configurations and command lines come
+# without TensorFlow, which takes seconds.
+_MODULES = {
+    "AIR": "air",
+    "AirConfig": "config",
+    "ConfigError": "config",
+    "Convergence": "config",
+    "InMemoryScenes": "scenes",
+    "ModelConfig": "config",
+    "PAPER_MODELS": "config",
+    "SUPAIR_RECIPES": "config",
+    "SpnConfig": "config",
+    "SuPAIR": "model",
+    "TrainingConfig": "config",
+    "TrainingError": "config",
+    "WarmUp": "config",
+    "background_spn": "config",
+    "object_spn": "config",
+    "train": "training",
+}
+__all__ = list(_MODULES)
 
-from supair.config import (
-    ConfigError,
-    ModelConfig,
-    SpnConfig,
-    TrainingConfig,
-    TrainingError,
-    WarmUp,
-    background_spn,
-    object_spn,
-    paper_model,
-    robust_model,
-    robust_training,
-)
-from supair.distribution import choose_strategy
-from supair.model import Elbo, Evaluation, SuPAIR
-from supair.scenes import InMemoryScenes
-from supair.training import Convergence, Run, train
 
-__all__ = [
-    "ConfigError",
-    "Convergence",
-    "Elbo",
-    "Evaluation",
-    "InMemoryScenes",
-    "ModelConfig",
-    "Run",
-    "SpnConfig",
-    "SuPAIR",
-    "TrainingConfig",
-    "TrainingError",
-    "WarmUp",
-    "background_spn",
-    "choose_strategy",
-    "object_spn",
-    "paper_model",
-    "robust_model",
-    "robust_training",
-    "train",
-]
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

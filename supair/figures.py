@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
-STEP_COLORS = ("tab:red", "tab:green", "tab:blue", "tab:orange", "tab:purple", "tab:cyan", "tab:pink", "tab:olive", "tab:brown")
+STEP_COLORS = tuple(
+    f"tab:{name}" for name in "red green blue orange purple cyan pink olive brown".split()
+)
 
 
-def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | None = None, occlude: bool = True) -> None:
+def draw_scene(
+    axes,
+    image: np.ndarray,
+    boxes=None,
+    present=None,
+    count: int | None = None,
+    occlude: bool = True,
+) -> None:
     """Draw one scene and the outlines of the boxes found, a colour for each step.
 
-    Step 1 is in front: where it covers another step's box, that box's outline is hidden.  What lies outside of the scene
-    is cut off, so the outline of a box that is larger than the scene runs along its edge.
+    Step 1 is in front: where it covers another step's box, that box's outline is hidden.  What lies
+    outside of the scene is cut off, so the outline of a box that is larger than the scene runs
+    along its edge.
 
     Args:
-      axes: matplotlib axes.
       image: [B, B] in [0, 1].
-      boxes: [step, 4] (left, top, width, height in pixels); None draws none.
-      present: [step] bool, which of them to draw; None: all.
+      boxes: [step, 4] (left, top, width, height in pixels), all or those `present` [step].
       count: a number for the upper left corner.
       occlude: False for a model without occlusion (AIR): every outline is drawn whole.
     """
     size = len(image)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0), interpolation="nearest")
+    extent = 0, size, size, 0
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     axes.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
     in_front: list[np.ndarray] = []
     for step, box in enumerate([] if boxes is None else np.asarray(boxes)):
@@ -32,11 +41,13 @@ def draw_scene(axes, image: np.ndarray, boxes=None, present=None, count: int | N
             right, bottom = np.clip(np.add(box[:2], box[2:]), inset, size - inset)
             box = np.array([left, top, right - left, bottom - top])
             points = outline(box, in_front)
-            axes.plot(*points.T, color=STEP_COLORS[step % len(STEP_COLORS)], linewidth=1.5, zorder=2 + 1 / (1 + step))
+            color, order = STEP_COLORS[step % len(STEP_COLORS)], 2 + 1 / (1 + step)
+            axes.plot(*points.T, color=color, linewidth=1.5, zorder=order)
             if occlude:
                 in_front.append(box)
     if count is not None:
-        axes.text(2, 2, str(count), color="white", fontsize=8, va="top", bbox={"color": "black", "pad": 1, "alpha": 0.6})
+        box = {"color": "black", "pad": 1, "alpha": 0.6}
+        axes.text(2, 2, str(count), color="white", fontsize=8, va="top", bbox=box)
 
 
 def outline(box: np.ndarray, in_front: list[np.ndarray], points_per_edge: int = 100) -> np.ndarray:
@@ -44,7 +55,9 @@ def outline(box: np.ndarray, in_front: list[np.ndarray], points_per_edge: int = 
     left, top, width, height = box
     along = np.linspace(0, 1, points_per_edge)
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-    unit = np.concatenate([start + along[:, None] * (end - start) for start, end in zip(corners, corners[1:])])
+    unit = np.concatenate(
+        [start + along[:, None] * (end - start) for start, end in zip(corners, corners[1:])]
+    )
     points = np.array([left, top]) + unit * np.array([width, height])
     for front in in_front:
         offset = points - front[:2]

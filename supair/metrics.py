@@ -1,4 +1,4 @@
-"""How well scenes are understood: counts and boxes."""
+"""How well scenes are understood: counts, and boxes (left, top, width, height)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def count_accuracy(true_counts: np.ndarray, counts: np.ndarray) -> float:
 
 
 def count_confusion(true_counts: np.ndarray, counts: np.ndarray, num_steps: int) -> list[list[int]]:
-    """Scenes by true count (rows, 0 .. the largest) and reported count (columns, 0 .. num_steps)."""
+    """Scenes by true count (rows, 0 .. the largest) and reported one (columns, 0 .. num_steps)."""
     confusion = np.zeros([int(np.max(true_counts, initial=0)) + 1, num_steps + 1], int)
     np.add.at(confusion, (np.asarray(true_counts, int), np.asarray(counts, int)), 1)
     return confusion.tolist()
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of all pairs of boxes (left, top, width, height): [..., m, 4] and [..., n, 4] to [..., m, n]."""
+    """Intersection over union of all pairs of boxes [..., m, 4] and [..., n, 4], [..., m, n]."""
     first, second = np.asarray(first)[..., :, None, :], np.asarray(second)[..., None, :, :]
     corner = np.maximum(first[..., :2], second[..., :2])
     opposite = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
@@ -28,23 +28,59 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return intersection / np.maximum(union, np.finfo(float).tiny)
 
 
-def mean_matched_iou(true_boxes: np.ndarray, true_counts: np.ndarray, boxes: np.ndarray, present: np.ndarray) -> float:
-    """Mean IoU over the pairs of the best one-to-one match in every scene; nan if no scene has a pair.
+def mean_matched_iou(
+    true_boxes: np.ndarray, true_counts: np.ndarray, boxes: np.ndarray, present: np.ndarray
+) -> float:
+    """Mean IoU over the pairs of the best one-to-one match in every scene; nan without pairs.
 
     Objects without a partner do not count here: they are errors of the count.
 
     Args:
-      true_boxes: [scenes, objects, 4], of which each scene's first `true_counts` are there.
-      true_counts: [scenes].
-      boxes: [scenes, steps, 4].
-      present: [scenes, steps], which of the boxes are there.
+      true_boxes: [scenes, objects, 4], of which a scene's first `true_counts` [scenes] are there.
+      boxes: [scenes, steps, 4], of which those are there that `present` [scenes, steps] says.
     """
     matched = []
-    for iou, count, there in zip(box_iou(true_boxes, boxes), true_counts, np.asarray(present, bool)):
+    present = np.asarray(present, bool)
+    for iou, count, there in zip(box_iou(true_boxes, boxes), true_counts, present):
         if count and there.any():
             iou = iou[:count, there]
             matched.extend(iou[linear_sum_assignment(iou, maximize=True)])
     return float(np.mean(matched)) if matched else float("nan")
+
+
+def average_precision(
+    true_boxes: np.ndarray,
+    true_counts: np.ndarray,
+    boxes: np.ndarray,
+    confidence: np.ndarray,
+    threshold: float = 0.5,
+) -> float | None:
+    """Area under the interpolated precision-recall curve of all scenes' boxes, in [0, 1].
+
+    From the most confident one on, each box gets the true box of its scene that it overlaps most,
+    of those still free, if their IoU reaches the threshold.  None if there are no true boxes.
+    Arguments as above, but all `boxes` are there, each with its confidence [scenes, steps].
+    """
+    confidence, total = np.asarray(confidence), np.sum(true_counts)
+    if not total:
+        return None
+    order = np.argsort(-confidence, axis=1, kind="stable")  # of a scene's boxes
+    iou = box_iou(np.take_along_axis(np.asarray(boxes), order[..., None], axis=1), true_boxes)
+    free = np.arange(iou.shape[2]) < np.asarray(true_counts)[:, None]  # [scenes, objects]
+    scenes, hits = np.arange(len(iou)), []
+    for overlaps in np.moveaxis(iou, 1, 0):  # [scenes, objects]
+        overlaps = np.where(free, overlaps, -1.0)
+        best = np.argmax(overlaps, axis=1)
+        hits.append(overlaps[scenes, best] >= threshold)
+        free[scenes, best] &= ~hits[-1]
+    confidence = np.take_along_axis(confidence, order, axis=1).ravel()
+    rank = np.argsort(-confidence, kind="stable")
+    found = np.cumsum(np.stack(hits, axis=1).ravel()[rank])
+    # Equally confident boxes come in together, so that the order of the scenes does not matter.
+    last = np.flatnonzero(np.append(np.diff(confidence[rank]) != 0, True))
+    precision = found[last] / (last + 1)
+    best_beyond = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(found[last], prepend=0) * best_beyond) / total)
 
 
 COLLAPSE_SHARE = 0.95
@@ -52,16 +88,10 @@ TOO_MANY_SHARE = 0.5
 
 
 def collapse(confusion: list[list[int]]) -> str | None:
-    """How a model's counts have collapsed, or None if they have not.
+    """How a model's counts have collapsed, in words, or None if they have not.
 
-    They have if 95 % of the scenes that are not empty are given the same count, though fewer of them have it, or if half of
-    them are given too high a count.
-
-    Args:
-      confusion: as `count_confusion` gives it.
-
-    Returns:
-      "all empty", "always N_max", "all one count", "too many", or None.
+    They have if 95 % of the scenes that are not empty are given the same count, though fewer of
+    them have it, or if half of them are given too high a count; see `count_confusion`.
     """
     table = np.asarray(confusion)[1:]  # by construction the columns end at N_max
     total = table.sum()
@@ -70,5 +100,6 @@ def collapse(confusion: list[list[int]]) -> str | None:
     count = int(np.argmax(table.sum(axis=0)))
     true_share = table[count - 1].sum() / total if 0 < count <= len(table) else 0.0
     if table[:, count].sum() < COLLAPSE_SHARE * total or true_share >= COLLAPSE_SHARE:
-        return "too many" if np.triu(table, 2).sum() >= TOO_MANY_SHARE * total else None  # rows begin at one object
+        too_many = np.triu(table, 2).sum()  # rows begin at one object
+        return "too many" if too_many >= TOO_MANY_SHARE * total else None
     return {0: "all empty", table.shape[1] - 1: "always N_max"}.get(count, "all one count")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from supair.config import ConfigError
+from supair.config import require
 
 
 class InMemoryScenes:
@@ -12,58 +12,43 @@ class InMemoryScenes:
 
     Args:
       images: [scenes, side, side], uint8 (0..255) or floating point in [0, 1].
-      counts: [scenes] true numbers of objects; None if they are not known, and then nothing is measured that needs them.
-      boxes: [scenes, objects, 4] true boxes (left, top, width, height in pixels), used up to each scene's count.
+      counts: [scenes] true numbers of objects, or None: what needs them is not measured.
+      boxes: [scenes, objects, 4] true boxes (left, top, width, height in pixels), used up to each
+        scene's count, or None.
 
     Raises:
       ConfigError: if a shape, type or value is wrong.
     """
 
     def __init__(self, images, counts=None, boxes=None):
-        self.images = check_images(images)
-        self.white = 255 if self.images.dtype == np.uint8 else 1
-        size = len(self.images)
-        if counts is None:
-            self.counts = self.boxes = None
-            return
-        self.counts = np.asarray(counts)
-        most = int(np.max(self.counts, initial=0)) if self.counts.dtype.kind in "iu" else 0
-        self.boxes = np.zeros([size, most, 4], np.float32) if boxes is None else np.asarray(boxes)
-        if self.counts.shape != (size,) or self.counts.dtype.kind not in "iu" or np.min(self.counts, initial=0) < 0:
-            raise ConfigError(f"expected counts [{size}] of integers from 0, found {self.counts.shape} {self.counts.dtype}")
-        if self.boxes.ndim != 3 or self.boxes.shape[0] != size or self.boxes.shape[1] < most or self.boxes.shape[2] != 4:
-            raise ConfigError(f"expected boxes [{size}, at least {most}, 4], found {self.boxes.shape}")
+        self.images = images = np.asarray(images)
+        square = images.ndim == 3 and images.shape[1] == images.shape[2] and images.size > 0
+        require(square, "scenes of shape [scenes, side, side]", images.shape)
+        size, kind = len(images), images.dtype
+        require(kind == np.uint8 or kind.kind == "f", "scenes of uint8 or floating point", kind)
+        self.white = 255 if kind == np.uint8 else 1
+        low, high = np.min(images), np.max(images)
+        inside = 0 <= low and high <= self.white  # false for nan too
+        require(inside, f"grey levels in 0..{self.white}", f"{low} to {high}")
+        self.counts, self.boxes = counts, boxes
+        if counts is not None:
+            self.counts = counts = np.asarray(counts)
+            good = counts.shape == (size,) and counts.dtype.kind in "iu" and np.min(counts) >= 0
+            require(good, f"counts [{size}] of integers from 0", f"{counts.shape} {counts.dtype}")
+        if boxes is not None:
+            self.boxes, most = np.asarray(boxes), int(np.max(self.counts))
+            shape = self.boxes.shape
+            good = len(shape) == 3 and shape[::2] == (size, 4) and shape[1] >= most
+            require(good, f"boxes [{size}, at least {most}, 4]", shape)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Scenes start .. stop-1 as float32 in [0, 1]."""
-        images = self.images[start:stop]
-        return images.astype(np.float32) / np.float32(self.white)
+        return self.images[start:stop].astype(np.float32) / np.float32(self.white)
 
 
 def require_side(images, side: int) -> None:
-    """Refuse a batch of scenes of another size.
-
-    Raises:
-      ConfigError: naming the expected and the found shape.
-    """
-    if images.shape[1:] != (side, side):
-        raise ConfigError(f"expected scenes [batch, {side}, {side}], found {images.shape}")
-
-
-def check_images(images) -> np.ndarray:
-    """The images as an array, if they are [scenes, side, side] uint8, or floating point in [0, 1].
-
-    Raises:
-      ConfigError: otherwise, with what was expected and found.
-    """
-    images = np.asarray(images)
-    if images.ndim != 3 or images.shape[1] != images.shape[2] or not images.size:
-        raise ConfigError(f"expected scenes of shape [scenes, side, side], found {images.shape}")
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise ConfigError(f"expected scenes of uint8 or floating point, found {images.dtype}")
-    if images.dtype.kind == "f" and not (np.min(images) >= 0 and np.max(images) <= 1):  # false for nan too
-        raise ConfigError(f"expected grey levels in [0, 1], found {np.min(images)} to {np.max(images)}")
-    return images
+    """Refuse a batch of scenes of another size with a ConfigError."""
+    require(images.shape[1:] == (side, side), f"scenes [batch, {side}, {side}]", images.shape)

@@ -1,4 +1,4 @@
-"""Read AIR's golden files: outputs of the Pyro implementation for given weights, scenes and samples."""
+"""Read AIR's golden files: what Pyro's gives for given weights, scenes and samples."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from supair.air import AIR, AirSample
+from supair.air import AIR, AirLatents
 from supair.config import AirConfig
 
 
 class GoldenAir:
     """A golden file, and our model with its configuration and weights."""
 
-    def __init__(self, path: Path, dtype: str = "float32"):
+    def __init__(self, path: Path):
         with np.load(path, allow_pickle=False) as archive:
             self.arrays = {name: archive[name] for name in archive.files}
-        self.arrays |= {name: self.arrays[name].astype(np.float32) for name in ("images", *AirSample._fields)}
-        config, weights, usual = json.loads(str(self.arrays["config"])), self._weights(), AirConfig()
-        heads = {name: [weights[key].shape[0] for key in self._linear(weights, name)] for name in ("predict", "bl_predict")}
-        same = len(heads["predict"]) == len(heads["bl_predict"]) <= 2 and heads["predict"][:-1] == heads["bl_predict"][:-1]
-        assert same, f"expected both heads linear or with one hidden layer of the same width, found {heads}"
+        for name in ("images", *AirLatents._fields):
+            self.arrays[name] = self.arrays[name].astype(np.float32)
+        config, weights = json.loads(str(self.arrays["config"])), self._weights()
+        usual, head = AirConfig(), self._linear(weights, "predict")
         self.model = AIR(
             AirConfig(
                 scene_size=config["scene"],
@@ -29,7 +28,7 @@ class GoldenAir:
                 num_steps=config["steps"],
                 lstm_units=weights["rnn/weight_hh"].shape[1],
                 hidden_units=weights["encode/mlp/seq/0/weight"].shape[0],
-                head_units=heads["predict"][0] if len(heads["predict"]) == 2 else 0,
+                head_units=weights[head[0]].shape[0] if len(head) == 2 else 0,
                 what_size=config["z_what"],
                 count_ratio=config.get("k", usual.count_ratio),
                 scale_prior=tuple(config.get("scale_prior", usual.scale_prior)),
@@ -37,17 +36,17 @@ class GoldenAir:
                 decoder_bias=config.get("decoder_bias", usual.decoder_bias) or 0.0,
                 likelihood_scale=config.get("likelihood_sd", usual.likelihood_scale),
                 baseline_scale=1.0,
-            ),
-            dtype=dtype,
+            )
         )
         self._assign(weights)
 
     @property
-    def sample(self) -> AirSample:
-        return AirSample(*(self.arrays[name] for name in AirSample._fields))
+    def sample(self) -> AirLatents:
+        return AirLatents(*(self.arrays[name] for name in AirLatents._fields))
 
     def _weights(self) -> dict[str, np.ndarray]:
-        return {name.removeprefix("weight/"): value for name, value in self.arrays.items() if name.startswith("weight/")}
+        names = [name for name in self.arrays if name.startswith("weight/")]
+        return {name.removeprefix("weight/"): self.arrays[name] for name in names}
 
     @staticmethod
     def _linear(weights: dict[str, np.ndarray], name: str) -> list[str]:
@@ -67,7 +66,8 @@ class GoldenAir:
             lstm.initial_cell.assign(weights[f"{prefix}c_init"])
         model.initial_where.assign(weights["z_where_init"])
         model.initial_what.assign(weights["z_what_init"])
-        networks = {"encode": model.encoder, "decode": model.decoder, "predict": model.head, "bl_predict": model.baseline_head}
+        networks = {"encode": model.encoder, "decode": model.decoder}
+        networks |= {"predict": model.head, "bl_predict": model.baseline_head}
         for name, network in networks.items():
             for layer, key in zip(network.layers, self._linear(weights, name), strict=True):
                 layer.kernel.assign(weights[key].T)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
-from rat_spn import RegionGraph
+from rat_spn import RatSpn, RegionGraph
 from supair.config import ModelConfig, background_spn, object_spn
 from supair.model import SuPAIR
 
+LEAF_WEIGHTS = "mean", "variance_logit"
 
-def relative_error(ours, theirs) -> float:
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    assert ours.shape == theirs.shape, f"expected shape {theirs.shape}, found {ours.shape}"
-    scale = np.linalg.norm(theirs)
-    return float(np.linalg.norm(ours - theirs) / (scale if scale > 0 else 1.0))
+
+def golden_files(folder: str, variable: str) -> list[Path]:
+    """Those in the directory that an environment variable names, or in one of tests/'s folders."""
+    directory = Path(os.environ.get(variable, Path(__file__).parent / folder))
+    files = sorted(directory.glob("*.npz"))
+    assert files, f"no golden files (*.npz) in {directory}"
+    return files
 
 
 def assert_equal_outputs(found: dict, stored: dict, tolerances: dict[str, float]) -> None:
-    """Every output named in `tolerances` is computed and within its relative error, by norm, of what is stored."""
-    assert set(tolerances) <= set(found), f"outputs that we do not compute: {sorted(set(tolerances) - set(found))}"
-    errors = {name: relative_error(found[name], stored[name]) for name in tolerances}
-    wrong = {name: error for name, error in errors.items() if not error <= tolerances[name]}
-    assert not wrong, f"relative errors above tolerance: {wrong}"
+    """Every output in `tolerances` is computed, within that relative error of `stored`."""
+    for name, tolerance in tolerances.items():
+        ours, theirs = (np.asarray(outputs[name], np.float64) for outputs in (found, stored))
+        assert ours.shape == theirs.shape, name
+        error = np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1.0)
+        assert error <= tolerance, f"{name}: relative error {error}"
 
 
 class GoldenFile:
@@ -35,19 +40,24 @@ class GoldenFile:
             self.arrays = {name: archive[name] for name in archive.files}
         self.config = json.loads(str(self.arrays["config"]))
         self.side, self.patch = self.config["scene_width"], self.config["patch_width"]
-        self.graphs = {kind: self._graph(kind, side) for kind, side in (("object", self.patch), ("background", self.side))}
+        self.graphs = {
+            "object": self._graph("object", self.patch),
+            "background": self._graph("background", self.side),
+        }
         self.model = self._model()
 
     def _graph(self, kind: str, side: int) -> RegionGraph | None:
         if f"{kind}/regions" not in self.arrays:
             return None
         members = np.unpackbits(self.arrays[f"{kind}/regions"], axis=1)[:, : side**2]
-        return RegionGraph(side**2, tuple(np.flatnonzero(row) for row in members), tuple(self.arrays[f"{kind}/partitions"]))
+        regions = [np.flatnonzero(row) for row in members]
+        return RegionGraph(side**2, regions, self.arrays[f"{kind}/partitions"])
 
     def _sizes(self, kind: str) -> dict[str, int]:
         """Components and sums, read off the weights."""
         graph = self.graphs[kind]
-        sums = [self.arrays[f"{kind}/partition/{p}/weight_logit"].shape[2] for p in range(len(graph.partitions))]
+        names = (f"{kind}/partition/{p}/weight_logit" for p in range(len(graph.partitions)))
+        sums = [self.arrays[name].shape[2] for name in names]
         components = self.arrays[f"{kind}/leaf/{graph.leaves[0]}/mean"].shape[1]
         return {"num_components": components, "num_sums": max(sums)}
 
@@ -55,7 +65,10 @@ class GoldenFile:
         config, arrays = self.config, self.arrays
         background = None
         if config["background_model"]:
-            background = background_spn(config["bg_min_var"], config["bg_max_var"], **self._sizes("background"))
+            bounds = config["bg_min_var"], config["bg_max_var"]
+            background = background_spn(*bounds, **self._sizes("background"))
+        bounds = config["obj_min_var"], config["obj_max_var"]
+        objects = object_spn(*bounds, **self._sizes("object"))
         model = SuPAIR(
             ModelConfig(
                 scene_size=self.side,
@@ -68,7 +81,7 @@ class GoldenFile:
                 aspect_min=config["min_y_scale"],
                 aspect_max=config["max_y_scale"],
                 overlap_rate=config["overlap_beta"],
-                object=object_spn(config["obj_min_var"], config["obj_max_var"], **self._sizes("object")),
+                object=objects,
                 background=background,
             ),
             object_graph=self.graphs["object"],
@@ -81,37 +94,39 @@ class GoldenFile:
         for layer, name in ((inference.hidden, "mlp/0"), (inference.output_layer, "mlp/1")):
             layer.kernel.assign(arrays[f"{name}/kernel"])
             layer.bias.assign(arrays[f"{name}/bias"])
-        for kind, spn in (("object", model.object_spn), ("background", model.background_spn)):
-            if spn is None:
-                continue
+        for kind, spn in self._spns(model):
             leaves = {
-                region: tuple(arrays[f"{kind}/leaf/{region}/{name}"] for name in ("mean", "variance_logit"))
+                region: [arrays[f"{kind}/leaf/{region}/{name}"] for name in LEAF_WEIGHTS]
                 for region in spn.graph.leaves
             }
-            partitions = {p: arrays[f"{kind}/partition/{p}/weight_logit"] for p in range(len(spn.graph.partitions))}
-            spn.assign(leaves, partitions)
+            indices = range(len(spn.graph.partitions))
+            spn.assign(leaves, {p: arrays[f"{kind}/partition/{p}/weight_logit"] for p in indices})
         return model
 
+    @staticmethod
+    def _spns(model: SuPAIR) -> list[tuple[str, RatSpn]]:
+        spns = (("object", model.object_spn), ("background", model.background_spn))
+        return [(kind, spn) for kind, spn in spns if spn is not None]
+
     def by_original_name(self, values: list) -> dict[str, np.ndarray]:
-        """One value for each trainable variable of the model (gradients, say), under the names of the golden file."""
-        model = self.model
-        of = {id(variable): np.asarray(value) for variable, value in zip(model.trainable_variables, values)}
-        named = {}
-        inference = model.inference
-        named["lstm/kernel"] = np.concatenate([of[id(inference.kernel)], of[id(inference.recurrent_kernel)]])
-        named["lstm/bias"] = of[id(inference.bias)]
-        for layer, name in ((inference.hidden, "mlp/0"), (inference.output_layer, "mlp/1")):
-            named[f"{name}/kernel"], named[f"{name}/bias"] = of[id(layer.kernel)], of[id(layer.bias)]
-        for kind, spn in (("object", model.object_spn), ("background", model.background_spn)):
-            if spn is None:
-                continue
-            starts = np.cumsum([len(spn.graph.regions[region]) for region in spn.graph.leaves])[:-1]
-            for name, variable in (("mean", spn.leaf_layer.mean), ("variance_logit", spn.leaf_layer.variance_logit)):
-                for region, rows in zip(spn.graph.leaves, np.split(of[id(variable)], starts)):
-                    named[f"{kind}/leaf/{region}/{name}"] = rows
+        """Values (gradients, say) of the trainable variables, by the golden file's names."""
+        variables = self.model.trainable_variables
+        of = {variable.path: np.asarray(value) for variable, value in zip(variables, values)}
+        kernels = [of[f"inference/{name}"] for name in ("kernel", "recurrent_kernel")]
+        named = {"lstm/kernel": np.concatenate(kernels), "lstm/bias": of["inference/bias"]}
+        for layer, name in (("hidden", "mlp/0"), ("output", "mlp/1")):
+            for weight in ("kernel", "bias"):
+                named[f"{name}/{weight}"] = of[f"inference/{layer}/{weight}"]
+        for kind, spn in self._spns(self.model):
+            regions = spn.graph.leaves
+            starts = np.cumsum([len(spn.graph.regions[region]) for region in regions])[:-1]
+            for name in LEAF_WEIGHTS:
+                by_region = np.split(of[f"{spn.name}/leaves/{name}"], starts)
+                for region, value in zip(regions, by_region):
+                    named[f"{kind}/leaf/{region}/{name}"] = value
             for layer in spn.sum_layers:
                 for block, variable in zip(layer.blocks, layer.weight_logits):
-                    for row, partitions in enumerate(block.partitions):
-                        for column, partition in enumerate(partitions):
-                            named[f"{kind}/partition/{partition}/weight_logit"] = of[id(variable)][row, column]
+                    for partitions, row in zip(block.partitions, of[variable.path]):
+                        for partition, value in zip(partitions, row):
+                            named[f"{kind}/partition/{partition}/weight_logit"] = value
         return named

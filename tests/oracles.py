@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 
 from rat_spn import RatSpn
 
+# Boxes (width / A, height / A, left, top) of three steps in a scene of 16 x 16 pixels, A = 8.
+BOXES = {
+    "inside": [[0.5, 0.6, 3.3, 2.1], [0.7, 0.5, 5.2, 6.4], [0.4, 0.4, 4.0, 4.5]],
+    "leaving": [[0.9, 0.9, -3.4, 12.7], [0.9, 1.1, 14.2, -2.6], [0.8, 0.8, 9.3, 9.9]],
+    "outside": [[0.5, 0.5, 40.0, 3.0], [0.5, 0.5, -30.0, -30.0], [0.5, 0.5, 2.2, 60.0]],
+    "stacked": [[0.6, 0.6, 4.3, 4.3]] * 3,
+    "upscaled": [[0.1, 0.15, 7.7, 8.8], [0.05, 0.9, 3.3, 3.3], [1.6, 1.4, 1.1, 2.2]],
+}
+
 
 def spn_mixture(spn: RatSpn) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """An SPN as the flat mixture of all its induced trees: (weight, mean [D], variance [D]) of each.
+    """An SPN as the mixture of its induced trees, (weight, mean [D], variance [D]) of each.
 
     Only for tiny SPNs: the number of trees is exponential.
     """
@@ -30,15 +40,14 @@ def spn_mixture(spn: RatSpn) -> list[tuple[float, np.ndarray, np.ndarray]]:
 
     def trees(region: int, node: int):
         if region in means:
-            yield 1.0, {v: (means[region][i, node], variances[region][i, node]) for i, v in enumerate(graph.regions[region])}
+            leaves = zip(means[region][:, node], variances[region][:, node])
+            yield 1.0, dict(zip(graph.regions[region], leaves))
             return
         for index in graph.partitions_of(region):
             _, left, right = graph.partitions[index]
-            for i in range(weights[index].shape[0]):
-                for j in range(weights[index].shape[1]):
-                    for left_weight, left_leaves in trees(left, i):
-                        for right_weight, right_leaves in trees(right, j):
-                            yield weights[index][i, j, node] * left_weight * right_weight, {**left_leaves, **right_leaves}
+            for (i, j), weight in np.ndenumerate(weights[index][..., node]):
+                for first, second in itertools.product(trees(left, i), trees(right, j)):
+                    yield weight * first[0] * second[0], {**first[1], **second[1]}
 
     flat = []
     for weight, leaves in trees(graph.root, 0):
@@ -56,7 +65,7 @@ def mixture_log_prob(mixture, x: np.ndarray, observed: np.ndarray) -> float:
     return math.log(total)
 
 
-def take_apart(image: np.ndarray, z_where: np.ndarray, patch_size: int):
+def extract_patches(image: np.ndarray, z_where: np.ndarray, patch_size: int):
     """Geometry of one scene [B, B] with boxes [steps, 4], sample by sample.
 
     Returns:
@@ -81,25 +90,28 @@ def take_apart(image: np.ndarray, z_where: np.ndarray, patch_size: int):
     return patches, visible, np.stack(maps)
 
 
-def take_apart_exactly(image: np.ndarray, z_where: np.ndarray, patch_size: int, shifts: np.ndarray):
-    """Every scene pixel in order given to the one patch pixel that its shifted coordinates fall on, if that is free.
+def downsample(image: np.ndarray, z_where: np.ndarray, patch_size: int, shifts: np.ndarray):
+    """Every scene pixel in order given to the patch pixel that it falls on, if that is free.
 
     Returns:
-      patches and visible [steps, A, A], zero where nothing was taken, and background maps [steps + 1, B, B].
+      patches, visible [steps, A, A], zero where none falls on; background maps [steps + 1, B, B].
     """
     size, steps = image.shape[0], len(z_where)
     patches, visible = np.zeros([2, steps, patch_size, patch_size])
     maps = [np.ones([size, size])]
     for step, (sx, sy, tx, ty) in enumerate(z_where):
         maps.append(maps[-1].copy())
-        wanted_by = {}
+        given = {}
         for r in range(size):
             for c in range(size):
                 u, v = ((r - ty) / sy, (c - tx) / sx)
-                k, m = (math.floor(w * (patch_size - 1) / patch_size + shift) for w, shift in zip((u, v), shifts[step]))
-                if 0 <= k < patch_size and 0 <= m < patch_size and (k, m) not in wanted_by:
-                    wanted_by[k, m] = (r, c)
-        for (k, m), (r, c) in wanted_by.items():
+                k, m = (
+                    math.floor(w * (patch_size - 1) / patch_size + shift)
+                    for w, shift in zip((u, v), shifts[step])
+                )
+                if 0 <= k < patch_size and 0 <= m < patch_size and (k, m) not in given:
+                    given[k, m] = (r, c)
+        for (k, m), (r, c) in given.items():
             patches[step, k, m], visible[step, k, m] = image[r, c], maps[step][r, c]
             maps[-1][r, c] = 0
     return patches, visible, np.stack(maps)
@@ -112,3 +124,27 @@ def _corners(row: float, column: float, size: int):
     for r, row_weight in ((top, 1 - (row - top)), (top + 1, row - top)):
         for c, column_weight in ((left, 1 - (column - left)), (left + 1, column - left)):
             yield r, c, row_weight * column_weight
+
+
+def log_joint(evaluation) -> np.ndarray:
+    """log p(x, z_where, N = n) for n = 0 .. N_max without p(z_where), [batch, step + 1].
+
+    Args:
+      evaluation: of a SuPAIR with the default priors.
+    """
+    overlap = np.asarray(evaluation.parts.overlap, np.float64).T  # [batch, step]
+    objects = np.asarray(evaluation.log_p_objects, np.float64) + math.log(120) - 120 * overlap
+    background = np.asarray(evaluation.log_p_background, np.float64)
+    counts = range(background.shape[1])
+    of_objects = np.stack([objects[:, :n].sum(axis=1) for n in counts], axis=1)
+    return of_objects + background + math.log(0.7) - 0.7 * np.array(counts)
+
+
+def elbo(evaluation, z_pres: np.ndarray) -> np.ndarray:
+    """Equation 9 as a sum over n, [batch], with z_pres [batch, step] in place of the model's."""
+    joint, steps = log_joint(evaluation), z_pres.shape[1]
+    total = -np.sum(evaluation.log_q_where, axis=1, dtype=np.float64)
+    for n in range(steps + 1):
+        q = np.prod(z_pres[:, :n], axis=1) * (1 - z_pres[:, n] if n < steps else 1)
+        total += q * (joint[:, n] - np.log(q + 1e-37))
+    return total

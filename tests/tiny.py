@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from supair import InMemoryScenes, ModelConfig, Run, SuPAIR, TrainingConfig, background_spn, object_spn
+from supair.config import ModelConfig, TrainingConfig, background_spn, object_spn
+from supair.scenes import InMemoryScenes
 
 MODEL = ModelConfig(
     scene_size=12,
@@ -29,6 +30,12 @@ def scenes(size: int = 40, seed: int = 0) -> InMemoryScenes:
     return InMemoryScenes(images, counts, boxes)
 
 
-def run(directory, config: TrainingConfig = TRAINING, model: ModelConfig = MODEL, data=None, **arguments) -> Run:
+def train(directory, epochs, config=TRAINING, model=MODEL, data=None, **options):
+    """Five steps an epoch, unless the data are others; returns the trained model and the rows."""
+    from supair.model import SuPAIR
+    from supair.training import train
+
+    model = SuPAIR(model, config.seed)
     data = data or {"train": scenes(), "test": scenes(20, 1)}
-    return Run(directory, SuPAIR(model, config.seed), config, data, {"scenes": "squares"}, **{"compiled": False, **arguments})
+    options = {"compiled": False, "identity": {"scenes": "squares"}, **options}
+    return model, train(directory, model, data, config, epochs, **options)

@@ -1,0 +1,120 @@
+"""What every script needs first: the repository on the path, options, files that are written whole,
+and errors in one line."""
+
+import argparse
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from data import DataError  # noqa: E402
+from supair import cli  # noqa: E402
+from supair.run import write_whole  # noqa: E402
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    style = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=style)
+
+
+def add_mnist(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--mnist", type=Path, default=ROOT / "data/mnist.npz", metavar="FILE")
+
+
+def add_places(options: argparse.ArgumentParser) -> None:
+    """The options that say where files are."""
+    options.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR")
+    options.add_argument("--data", type=Path, default=ROOT / "data/generated", metavar="DIR")
+    add_mnist(options)
+
+
+def add_training(options: argparse.ArgumentParser, recorded: bool = False) -> None:
+    """The options of every script that trains; `train.train_missing` takes them."""
+    if recorded:
+        options.add_argument("--recorded", action="store_true", help="use the recorded runs alone")
+    options.add_argument("--no-train", action="store_true", help="use the runs that there are")
+    where = "many runs at once, on a Dask cluster or here; needs the extra 'cluster'"
+    options.add_argument("--dask", metavar="ADDRESS|local", help=where)
+    threads = "processor threads of a run (default: all; with --dask local its share)"
+    options.add_argument("--threads", type=positive, metavar="N", help=threads)
+    options.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower)")
+    add_places(options)
+
+
+def add_seeds(options: argparse.ArgumentParser, default: str) -> None:
+    what = f"seeds such as 0 3 or 0-4 (default: {default})"
+    options.add_argument("--seeds", type=seeds, action=Distinct, nargs="+", help=what)
+
+
+def add_output(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--output", type=Path, default=ROOT / "figures", metavar="DIR")
+
+
+def add_json(options: argparse.ArgumentParser, what: str) -> None:
+    options.add_argument("--json", type=Path, metavar="FILE", help=f"also write {what} to FILE")
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed, for argparse."""
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to 2147483647, found {text}")
+    return int(text)
+
+
+def seeds(text: str) -> range:
+    """A seed, or a range of them such as 0-4, for argparse."""
+    first, _, last = text.partition("-")
+    return range(seed(first), seed(last or first) + 1)
+
+
+class Distinct(argparse.Action):
+    """Values of an option, each only once; ranges are taken apart."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        each = [x for value in values for x in (value if isinstance(value, range) else [value])]
+        if not each or len(set(each)) < len(each):
+            found = " ".join(map(str, each)) or "none"
+            parser.error(f"argument {option_string}: expected each only once, found {found}")
+        setattr(namespace, self.dest, each)
+
+
+def save_figure(figure, path: Path) -> None:
+    """Save a figure as PATH.png and PATH.pdf, each whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
+        content, target = io.BytesIO(), path.with_name(f"{path.name}.{kind}")
+        figure.savefig(content, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
+        write_whole(target, content.getvalue())
+        print(target)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def commit() -> str:
+    """The repository's commit, with a + if files have changed since; "unknown" without git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    if not shutil.which("git"):
+        return "unknown"
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a script's main function; see `supair.cli.run`."""
+    cli.run(main, DataError)

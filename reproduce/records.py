@@ -1,0 +1,162 @@
+"""The recorded runs: a CSV and a JSON in recorded/ for each model, recipe and data set.
+
+Usage: python reproduce/records.py [--pretrained] runs/supair/sprites/robust/seed3 ...
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import numpy as np
+
+from reproduce.experiments import Experiment
+from supair import run
+from supair.config import ConfigError, TrainingError
+from supair.detect.load import load_model
+
+RECORDED = Path(__file__).resolve().parent / "recorded"
+BOXES = "figure4_boxes.npz"
+OF_ROWS = ["seed", "epoch", "step", "train_seconds", "accuracy", "train_elbo"]
+# After these, which are of epochs, come the terms of the ELBO, as elbo_NAME.
+COLUMNS = [*OF_ROWS, "elbo", "confusion", "collapse", "mean_iou", "average_precision"]
+
+
+@dataclass
+class Record:
+    """The runs of a model on a data set; `rows` and `provenance` by seed."""
+
+    configuration: dict  # as in config.json, without the seed
+    rows: dict[int, list[dict]]  # as in log.jsonl, without examples and provenance
+    provenance: dict[int, dict]  # "sessions" (those that differ), "seconds_per_step", "note"
+
+    def is_current(self, experiment: Experiment) -> bool:
+        """Whether the runs are of the model and the training that an experiment has today."""
+        today = experiment.configuration(checksum="")
+        del today["training"]["seed"]
+        return all(self.configuration[part] == today[part] for part in ("model", "training"))
+
+
+def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) -> Record | None:
+    """What is recorded of a model, or None; a damaged record raises a ConfigError."""
+    path = folder / f"{model}-{recipe}-{dataset}.csv"
+    place = about = path.with_suffix(".json")
+    if not path.exists() and not about.exists():
+        return None
+    try:
+        content = json.loads(about.read_text("utf-8"))
+        provenance = {int(seed): value for seed, value in content["provenance"].items()}
+        record = Record(content["configuration"], {seed: [] for seed in provenance}, provenance)
+        log_every, place = record.configuration["training"]["log_every"], path
+        table = csv.DictReader(path.read_text("utf-8").splitlines(), restkey="", restval="missing")
+        terms = [name for name in table.fieldnames or () if name.startswith("elbo_")]
+        if table.fieldnames != COLUMNS + terms:
+            raise ConfigError(f"expected the columns {COLUMNS} and elbo_...")
+        for cells in table:
+            place = f"{path}, line {table.line_num}"
+            names = cells if cells["elbo"] else OF_ROWS  # "" is a cell of no column
+            row = {name: _value(name, cells[name]) for name in names}
+            if cells["elbo"]:
+                row["elbo_terms"] = {name.removeprefix("elbo_"): row.pop(name) for name in terms}
+            record.rows[row.pop("seed")].append(row)
+        for seed, rows in record.rows.items():
+            last, epoch = rows[-1]["step"], round(rows[-1]["step"] / rows[-1]["epoch"])
+            ends = range(epoch, last + epoch, epoch)
+            steps = sorted({*range(log_every, last, log_every), *ends})
+            if [(row["step"], "elbo" in row) for row in rows] != [(n, n in ends) for n in steps]:
+                raise ConfigError(f"seed {seed}: expected rows of steps {steps}, whole at {ends}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{place}: {error!r}") from None
+    return record
+
+
+def _value(name: str, text: str):
+    if name == "confusion":
+        return [[int(count) for count in row.split()] for row in text.split("/")]
+    if name == "collapse" or (name in ("mean_iou", "average_precision") and not text):
+        return text or None
+    return json.loads(text)  # refuses the nan and inf that csv writes
+
+
+def write_record(record: Record, folder: Path = RECORDED) -> None:
+    """Write a record's two files."""
+    names = record.configuration["experiment"]
+    path = folder / f"{names['model']}-{names['recipe']}-{names['dataset']}.csv"
+    rows = [{"seed": seed, **row} for seed in sorted(record.rows) for row in record.rows[seed]]
+    columns = COLUMNS + [f"elbo_{name}" for name in rows[-1]["elbo_terms"]]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        if "elbo" in row:
+            row |= {f"elbo_{name}": nats for name, nats in row["elbo_terms"].items()}
+            row["confusion"] = "/".join(" ".join(map(str, n)) for n in row["confusion"])
+        numbers = {name: round(x, 4) for name, x in row.items() if isinstance(x, float)}
+        writer.writerow({**row, **numbers})
+    run.write_whole(path, table.getvalue())
+    seeds = [f'    "{seed}": {json.dumps(about)}' for seed, about in record.provenance.items()]
+    text = json.dumps({"configuration": record.configuration}, indent=2).removesuffix("\n}")
+    text += ',\n  "provenance": {\n' + ",\n".join(seeds) + "\n  }\n}\n"  # a line a seed
+    run.write_whole(path.with_suffix(".json"), text)
+
+
+def read_boxes(dataset: str, folder: Path = RECORDED) -> list[dict]:
+    """The rows that Figure 4 is drawn from: "epoch" and "examples", as in the log."""
+    with np.load(folder / BOXES) as arrays:
+        columns = [arrays[f"{dataset}_{name}"].tolist() for name in ("epochs", "z_pres", "boxes")]
+    return [{"epoch": e, "examples": {"z_pres": z, "boxes": b}} for e, z, b in zip(*columns)]
+
+
+def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) -> None:
+    """Put a run in its record; ConfigError if the runs there are of another configuration."""
+    names, seed = configuration["experiment"], configuration["training"].pop("seed")
+    record = read_record(**names, folder=folder) or Record(configuration, {}, {})
+    if record.configuration != configuration:
+        raise ConfigError(f"{names}: the recorded runs are of another configuration")
+    record.rows[seed], record.provenance[seed] = rows, about
+    write_record(record, folder)
+    if (names["model"], names["recipe"], seed) == ("supair", "paper", 0):
+        drawn = [row for row in rows if "examples" in row]
+        arrays = dict(np.load(folder / BOXES)) if (folder / BOXES).exists() else {}
+        arrays[f"{names['dataset']}_epochs"] = np.array([row["epoch"] for row in drawn])
+        for name in ("z_pres", "boxes"):
+            values = np.float32([row["examples"][name] for row in drawn])
+            arrays[f"{names['dataset']}_{name}"] = values
+        np.savez_compressed(content := io.BytesIO(), **arrays)
+        run.write_whole(folder / BOXES, content.getvalue())
+
+
+def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
+    parser = common.parser(__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+    parser.add_argument("--note", help="what a reader must know about these runs")
+    parser.add_argument("--seconds-per-step", type=float, help="if the runs' clocks are wrong")
+    parser.add_argument("--pretrained", action="store_true", help="write to pretrained/ instead")
+    options = parser.parse_args(argv)
+    for directory in options.runs:
+        configuration, rows = run.read_configuration(directory), run.read_rows(directory)
+        if not rows or "experiment" not in configuration:
+            raise TrainingError(f"{directory}: expected an experiment's run that has done an epoch")
+        for row in rows if options.seconds_per_step else []:
+            row["train_seconds"] = row["step"] * options.seconds_per_step
+        sessions = {str(row["provenance"]): row["provenance"] for row in rows if "elbo" in row}
+        about = {"sessions": [*sessions.values()], "note": options.note}
+        about["seconds_per_step"] = options.seconds_per_step
+        if options.pretrained:
+            target = folder.with_name("pretrained") / configuration["experiment"]["dataset"]
+            target.mkdir(parents=True, exist_ok=True)
+            run.write_weights(load_model(directory)[0], target / run.WEIGHTS)
+            common.write_json(target / "config.json", configuration)
+            last = {name: rows[-1][name] for name in ("epoch", "accuracy", "elbo")}
+            common.write_json(target / "run.json", {**last, **about})
+        else:
+            add_run(configuration, rows, about, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    common.run(main)

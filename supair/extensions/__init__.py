@@ -1,0 +1,1 @@
+"""Beyond the paper: other likelihoods, other object models, and questions to a trained model."""

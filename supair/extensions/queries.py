@@ -1,0 +1,149 @@
+"""Questions to a trained model, which it can answer because a marginal of an SPN is one pass.
+
+Scenes are [batch, B, B] in [0, 1]; a `seed` is a pair of integers.  Samples follow the SPNs' sums;
+their leaves give means unless `leaf_noise` is asked for, because the variances that make the model
+work are far larger than those of clean images.  Patches are bilinear crops, whatever likelihood the
+model was trained with.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from rat_spn import RatSpn
+from supair.config import ConfigError
+from supair.geometry import SceneParts, extract_patches
+from supair.inference import SceneDescription
+from supair.model import SuPAIR
+
+_VISIBLE = 0.5  # of a patch pixel, from which on it is evidence
+_TRIES = 1000  # to place boxes that do not overlap
+
+
+def complete_objects(model: SuPAIR, images, seed=None, leaf_noise: bool = False):
+    """Every step's patch with its hidden pixels filled in, [step, batch, A, A].
+
+    Args:
+      model, images: the scenes' boxes are those that the model finds.
+      seed: for a sample of p(hidden | visible); None gives the most probable explanation.
+    """
+    return _fill(model, _found_parts(model, images), seed, leaf_noise)
+
+
+def _found_parts(model: SuPAIR, images) -> SceneParts:
+    """Scenes taken apart by the boxes that the model finds."""
+    return extract_patches(images, model(images).where_loc, model.config.patch_size)
+
+
+def _fill(model: SuPAIR, parts: SceneParts, seed, leaf_noise: bool):
+    evidence = parts._replace(visible=tf.cast(parts.visible > _VISIBLE, parts.visible.dtype))
+    explain = functools.partial(_explain, leaf_noise=leaf_noise)
+    filled = model.explain_objects(evidence, explain, seed)  # [step, batch, A²]
+    filled = tf.reshape(filled, tf.shape(parts.patches))
+    return tf.where(evidence.visible > 0, parts.patches, filled)
+
+
+def _explain(spn: RatSpn, x, observed, seed, leaf_noise: bool):
+    if seed is None:
+        return spn.reconstruct(x, observed)
+    return spn.sample_conditional(x, tf.round(observed), seed, leaf_noise)
+
+
+def inpaint(model: SuPAIR, images, known, seed=None, leaf_noise: bool = False, rounds: int = 3):
+    """Scenes with the pixels that are not known filled in, [batch, B, B].
+
+    The inference network needs whole scenes, so the hole first shows what the background model
+    expects there, and then what objects and background together do, `rounds` times.
+
+    Args:
+      model, images: what is in the hole is not looked at.
+      known: [batch, B, B], zero in the hole and one elsewhere.
+      seed: for a sample; None gives the most probable explanation.
+    """
+    images, known = (tf.convert_to_tensor(values, tf.float32) for values in (images, known))
+    images *= known
+    description = model(images)
+    description = description._replace(z_pres=tf.zeros_like(description.z_pres))
+    size, steps = model.config.patch_size, model.config.num_steps
+    nothing = tf.zeros([steps, len(images), size, size])
+    hole = 1 - known
+    filled = images + hole * model.compose(description, nothing, images, known=known)
+    for last in [False] * (rounds - 1) + [True]:
+        seeds = [None, None] if seed is None or not last else tf.unstack(tf.random.split(seed, 2))
+        description = model(filled)
+        parts = extract_patches(filled, description.where_loc, size)
+        known_share = extract_patches(known, description.where_loc, size).patches
+        parts = parts._replace(visible=parts.visible * known_share)
+        patches = _fill(model, parts, seeds[0], leaf_noise)
+        explain = functools.partial(_explain, seed=seeds[1], leaf_noise=leaf_noise)
+        filled = images + hole * model.compose(description, patches, images, explain, known)
+    return filled
+
+
+def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
+    """Scenes from the generative model, [number, B, B], and their description.
+
+    p(N) is truncated at N_max, and p(z_where) is uniform over boxes inside the scene, of the
+    configured sizes; boxes are drawn until the overlap prior accepts them.
+
+    Raises:
+      ConfigError: if N_max boxes of these sizes find no room.
+    """
+    config = model.config
+    rng = np.random.default_rng(seed)
+    weights = np.exp(model.log_p_count.numpy().astype(float))
+    counts = rng.choice(len(weights), size=number, p=weights / weights.sum())
+    present = np.arange(config.num_steps) < counts[:, None]
+    where, pending = np.zeros([number, config.num_steps, 4], np.float32), np.arange(number)
+    for _ in range(_TRIES):
+        if not len(pending):
+            break
+        shape = [len(pending), config.num_steps]
+        width = rng.uniform(config.scale_min, config.scale_max, shape)
+        height = width * rng.uniform(config.aspect_min, config.aspect_max, shape)
+        room = (config.scene_size - 1 - config.patch_size * side for side in (width, height))
+        corners = [rng.uniform(0, np.maximum(0, length)) for length in room]
+        where[pending] = np.stack([width, height, *corners], axis=-1)
+        blank = tf.zeros([len(pending), config.scene_size, config.scene_size])
+        overlap = extract_patches(blank, tf.constant(where[pending]), config.patch_size).overlap
+        overlap = np.sum(overlap.numpy().T * present[pending], axis=1)
+        accepted = rng.uniform(size=len(pending)) <= np.exp(-config.overlap_rate * overlap)
+        pending = pending[~accepted]
+    else:
+        raise ConfigError(
+            f"no room for up to {config.num_steps} boxes of these sizes in a scene of "
+            f"{config.scene_size} pixels"
+        )
+    z_pres = tf.constant(present, tf.float32)
+    description = SceneDescription(z_pres, tf.constant(where), tf.zeros_like(where))
+    seeds = tf.unstack(tf.random.split(seed, 2))
+    nothing = tf.zeros([config.num_steps, number, config.patch_size, config.patch_size])
+    patches = _fill(model, SceneParts(nothing, nothing, nothing, nothing), seeds[0], leaf_noise)
+    empty = tf.zeros([number, config.scene_size, config.scene_size])
+    explain = functools.partial(_explain, seed=seeds[1], leaf_noise=leaf_noise)
+    return model.compose(description, patches, empty, explain, known=empty), description
+
+
+def importance_bound(model: SuPAIR, images, samples: int, seed: int = 0):
+    """A tighter bound than the ELBO, [batch] in nats (Burda et al., 2016).
+
+    log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), where p sums N out
+    exactly.  It bounds what the ELBO bounds: log p(x) but for p(N), which is not normalised, and
+    p(z_where), which is left out; and a density of pixels only for an `ExactSuPAIR`, because
+    equation 7 scales the objects'.
+    """
+    log_ratios = []
+    for index in range(samples):
+        shape = [len(images), model.config.num_steps, model.noise_size]
+        noise = np.random.default_rng([seed, index]).standard_normal(shape, np.float32)
+        found = model.evaluate_elbo(images, noise)
+        of_objects = tf.cumsum(found.log_p_objects + found.log_p_overlap, axis=1)
+        of_objects = tf.pad(of_objects, [[0, 0], [1, 0]])  # [batch, step + 1], of the first n
+        log_joint = model.log_p_count + of_objects + found.log_p_background
+        log_joint = tf.reduce_logsumexp(log_joint, axis=1)
+        log_ratios.append(log_joint - tf.reduce_sum(found.log_q_where, axis=1))
+    return tf.reduce_logsumexp(tf.stack(log_ratios), axis=0) - math.log(samples)

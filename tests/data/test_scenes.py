@@ -1,0 +1,104 @@
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+from data import DataError, scenes
+
+SIZES = (300, 60)
+CONTENTS = {  # SHA-256 of images and counts, train and test, of seeds 0 to 5
+    "multi_mnist": "b44902187813c8de7b461142250a033faf1d3ed9fb079581c1a63b2380737d4e",
+    "sprites": "54bf6d44515cbf72095e3abf16272e5fa39bfdfd8b488da45b8e846ee742d8af",
+    "noisy_mnist": "8bbf761308bbce233de74d55abca7b704adfbe7449e9287e3cff93e1cbfe373a",
+    "grid_mnist": "aa0d979ae5a9e7101383c9b9299f3ffe6102fdcf8a0eeb6c7cb44b7812ff82a3",
+    "multi_mnist_3": "532207c37fcbf949a0ba453cf0b3318caadc1732f52ca216c4553bd2da9e6bb7",
+    "multi_mnist_80": "18eac8fad58b37adede98ff653daf5a3b92b34f06ff004cbda3b4ee965874df8",
+}
+
+
+def crop(image, box):
+    left, top, width, height = np.asarray(box, int)
+    return image[top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("seed, name", enumerate(data.SIZES))
+def test_the_scenes_of_a_seed_stay_what_they_are(seed, name):
+    digest = hashlib.sha256()
+    for images, counts, boxes, white in data.make(name, seed, SIZES).values():
+        assert images.min() == 0 and images.max() == white
+        assert np.unique(counts).tolist() == list(range(boxes.shape[1] + 1))
+        digest.update(images.tobytes() + counts.tobytes())
+    assert digest.hexdigest() == CONTENTS[name]
+
+
+@pytest.mark.parametrize("name", data.SIZES)
+def test_boxes_are_of_the_ink_and_as_many_as_counted(name):
+    clean = "multi_mnist" if name in ("noisy_mnist", "grid_mnist") else name
+    images = data.make(clean, 5, SIZES)["train"].images
+    _, counts, boxes, _ = data.make(name, 5, SIZES)["train"]
+    for image, count, scene_boxes in zip(images, counts, boxes):
+        assert (scene_boxes[:count, 2:] > 0).all() and not scene_boxes[count:].any()
+        for box in scene_boxes[:count]:
+            ink = crop(image, box)
+            assert ink.shape == (box[3], box[2])  # wholly in the scene
+            if count == 1:
+                assert ink[0].any() and ink[-1].any() and ink[:, 0].any() and ink[:, -1].any()
+            ink[:] = 0
+        assert not image.any()
+
+
+def test_a_box_leaves_out_the_stamps_margins():
+    stamps = np.zeros([3, 6, 6], np.uint8)
+    stamps[0, 2, 1:4] = 1  # three pixels in a row, behind a margin of 1 and below one of 2
+    stamps[1, [0, 5], [5, 3]] = 255  # one at the top and one at the bottom, and no third
+    assert scenes.ink_boxes(stamps).tolist() == [[1, 2, 3, 1], [3, 0, 3, 6], [0, 0, 0, 0]]
+
+
+def test_digits_are_mnists_digits_shrunk_bilinearly_by_normal_scales():
+    digits = scenes.load_mnist()["x_train"][:1]
+    size_of = {}  # ink -> size of the digit with its margins
+    for size in range(15, 31):
+        digit = Image.fromarray(digits[0]).resize((size, size), Image.Resampling.BILINEAR)
+        size_of[crop(np.asarray(digit), scenes.ink_boxes(np.asarray([digit]))[0]).tobytes()] = size
+    images, counts, boxes, _ = scenes.multi_mnist(5000, digits, np.random.default_rng(5))
+    alone = counts == 1  # of two digits, large ones overlap more often and are drawn again
+    inks = [crop(image, box).tobytes() for image, box in zip(images[alone], boxes[alone, 0])]
+    sizes = [size_of[ink] for ink in inks]
+    # 28 / N(1.3, 0.1) cut to whole pixels: 21.66 on average before, half a pixel less after
+    assert [np.mean(sizes), np.std(sizes)] == pytest.approx([21.2, 1.75], abs=0.15)
+
+
+CIRCLE = [4, 8, 10, 10, 12, 12, 12, 12, 10, 10, 8, 4]  # pixels at most 6 from the middle, by rows
+DIAMOND = [2, 4, 6, 8, 10, 12, 12, 10, 8, 6, 4, 2]  # |x| + |y| at most 6
+
+
+@pytest.mark.parametrize("level, widths", [(10, CIRCLE), (8, [12] * 12), (7, DIAMOND)])
+def test_sprites_shapes_and_their_boxes(level, widths):
+    images, counts, boxes, white = data.make("sprites", 5, (600, 1))["train"]
+    assert white == 10 and set(np.unique(images)) == {0, 7, 8, 10}
+    of_level = (counts == 1) & (images.max(axis=(1, 2)) == level)
+    assert of_level.sum() > 40 and set(boxes[of_level, 0, 2]) == {12, 13, 14, 15, 16}
+    expected = [abs(np.arange(12) - 5.5) < width / 2 for width in widths]
+    for image, box in zip(images[of_level], boxes[of_level, 0]):
+        assert box[2] == box[3]
+        if box[2] == 12:
+            np.testing.assert_array_equal(crop(image, box) / level, expected)
+
+
+WRONG = {
+    "missing": lambda path, digits: None,
+    "text": lambda path, digits: path.write_bytes(b"no zip file"),
+    "array": lambda path, digits: np.save(path.open("wb"), digits),
+    "pickle": lambda path, digits: np.savez(path, x_train=digits, x_test=np.array([{}], object)),
+    "shape": lambda path, digits: np.savez(path, x_train=digits, x_test=digits[..., 1:]),
+    "name": lambda path, digits: np.savez(path, x_train=digits),
+}
+
+
+@pytest.mark.parametrize("write", WRONG.values(), ids=WRONG)
+def test_wrong_mnist_files_are_refused_with_the_files_name(tmp_path, write):
+    write(tmp_path / "digits.npz", np.zeros([3, 28, 28], np.uint8))
+    with pytest.raises(DataError, match="digits.npz"):
+        data.make("multi_mnist", 0, (3, 3), mnist=tmp_path / "digits.npz")

@@ -1,0 +1,116 @@
+"""The recorded runs: what is written is read, and nothing that is damaged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+
+from reproduce import records
+from reproduce.experiments import Experiment
+from supair import config
+from supair.config import ConfigError
+from supair.model import SuPAIR
+from supair.run import load_weights
+
+IDENTITY = {"experiment": {"model": "supair", "recipe": "paper", "dataset": "sprites"}}
+FILE = "supair-paper-sprites.csv"
+
+
+def read(folder):
+    return records.read_record("supair", "paper", "sprites", folder)
+
+
+def record() -> records.Record:
+    """Seeds 4 and 11, two epochs of three steps, a row every other step."""
+    row = {"train_seconds": 0.25, "accuracy": 0.5, "train_elbo": -1.5}
+    end = {"elbo": 2.125, "elbo_terms": {"a": 3.0, "b": -0.875}, "confusion": [[3, 0], [1, 12]]}
+    end |= {"collapse": None, "mean_iou": 1.0, "average_precision": None}
+    at = {step: {"step": step, "epoch": round(step / 3, 4), **row} for step in (2, 3, 4, 6)}
+    rows = [{**at[2]}, {**at[3], **end}, {**at[4]}, {**at[6], **end}]
+    last = {**rows[-1], "collapse": "one, always", "average_precision": 0.25}
+    about = {"sessions": [{"hardware": "a", "commit": "b"}], "note": "äöü"}
+    configuration = {"model": {}, "training": {"log_every": 2}, **IDENTITY}
+    return records.Record(configuration, {4: rows, 11: [*rows[:3], last]}, {4: about, 11: about})
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    assert read(tmp_path) is None
+    records.write_record(record(), tmp_path)
+    assert read(tmp_path) == record()
+
+
+DAMAGES = {  # of a header, four lines of seed 4 and four of seed 11
+    "gap": lambda lines: lines[:3] + lines[4:],
+    "first row missing": lambda lines: lines[:1] + lines[2:],
+    "ends within an epoch": lambda lines: lines[:-1],
+    "no row of a seed": lambda lines: lines[:5],
+    "seed twice": lambda lines: lines + lines[1:5],
+    "unknown seed": lambda lines: [*lines[:-1], lines[-1].replace("11,", "12,")],
+    "no ELBO at an epoch's end": lambda lines: [line.replace("2.125", "") for line in lines],
+    "another column": lambda lines: [lines[0].replace("step", "steps"), *lines[1:]],
+    "cut line": lambda lines: [*lines[:-1], lines[-1][:-7]],
+    "cell too many": lambda lines: [*lines[:-1], lines[-1] + ",1"],
+    "nan": lambda lines: [line.replace("-0.875", "nan") for line in lines],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_table_is_refused(tmp_path, damage):
+    records.write_record(record(), tmp_path)
+    lines = (tmp_path / FILE).read_text().splitlines()
+    (tmp_path / FILE).write_text("\n".join(damage(lines)))
+    with pytest.raises(ConfigError, match=FILE):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", [FILE, FILE.replace("csv", "json")])
+def test_half_a_record_is_refused(tmp_path, name):
+    records.write_record(record(), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ConfigError, match=name):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(records.RECORDED.glob("*-*-*.csv")), ids=lambda p: p.stem)
+def test_every_record_is_whole_and_its_configuration_one_of_today(path):
+    found = records.read_record(*path.stem.split("-"))
+    settings, training = dict(found.configuration["model"]), dict(found.configuration["training"])
+    settings.pop("position_bias", None)  # which supair_upper_left had
+    is_air = settings.pop("class") == "AIR"
+    if training["warm_up"]:
+        training["warm_up"] = (config.AirWarmUp if is_air else config.WarmUp)(**training["warm_up"])
+    config.TrainingConfig(**training)
+    config.AirConfig(**settings) if is_air else config.model_from_settings(settings)
+
+
+def test_a_record_knows_whether_its_recipe_is_todays():
+    today = Experiment("supair", "sprites", "paper", 0)
+    assert records.read_record("supair", "paper", "sprites").is_current(today)
+    assert not records.read_record("supair_upper_left", "paper", "sprites").is_current(today)
+
+
+def test_a_run_is_recorded_with_boxes_and_weights(tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "recorded"
+    folder.mkdir()
+    training = dataclasses.replace(tiny.TRAINING, seed=0)
+    model, log = tiny.train(run, 2, training, identity=IDENTITY)
+    for _ in range(2):  # the second time in place of the first
+        records.main([str(run), "--note", "slow", "--seconds-per-step=2"], folder)
+    rows, about = read(folder).rows[0], read(folder).provenance
+    assert [row["train_seconds"] for row in rows] == [2 * row["step"] for row in log]
+    assert rows[-1]["elbo"] == pytest.approx(log[-1]["elbo"], abs=1e-3)
+    session = log[-1]["provenance"]
+    assert about == {0: {"sessions": [session], "seconds_per_step": 2, "note": "slow"}}
+    examples = [row["examples"]["boxes"] for row in log if "examples" in row]
+    kept = [row["examples"]["boxes"] for row in records.read_boxes("sprites", folder)]
+    np.testing.assert_allclose(kept, examples, atol=1e-5)
+    records.main(["--pretrained", str(run)], folder)
+    again = SuPAIR(tiny.MODEL, 0)
+    load_weights(again, tmp_path / "pretrained" / "sprites")
+    for variable, trained in zip(again.variables, model.variables):
+        np.testing.assert_array_equal(variable.numpy(), trained.numpy().astype(np.float16))
+    records.write_record(record(), folder)  # of another configuration
+    with pytest.raises(ConfigError, match="supair"):
+        records.main([str(run)], folder)
+    assert read(folder) == record()

@@ -1,0 +1,141 @@
+"""Table 2 on logs written by hand, and a quick run of tiny models."""
+
+import dataclasses
+import json
+
+import pytest
+from tiny_reproduce import row, write_run
+
+from reproduce import table2, train
+from reproduce.experiments import Experiment
+from reproduce.records import Record, read_record
+
+OPTIONS = ["--models", "supair", "--datasets", "sprites", "--epochs", "2"]
+ENDS = [(156, 1.0), (312, 2.0)]  # steps and epochs of a run on Sprites
+HERE = Experiment("supair", "sprites", "robust", 0)
+KEY = ("supair", "robust", "sprites")
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Puts a record of three seeds, the last of one epoch only, in the place of all."""
+    accuracies = {0: [0.9, 0.9], 7: [0.8, 0.8], 8: [0.1]}
+    logs = {
+        s: [row(*end, a, 200.0) for end, a in zip(ENDS, each)] for s, each in accuracies.items()
+    }
+    configuration = HERE.configuration("")
+    del configuration["training"]["seed"]
+    record = Record(configuration, logs, {})
+    for module in (train, table2):
+        monkeypatch.setattr(module, "read_record", lambda *key: record if key == KEY else None)
+    return record
+
+
+def shown(capsys, *starts):
+    """Lines of the table without their spacing."""
+    out = capsys.readouterr().out.splitlines()
+    return [" ".join(line.split()) for line in out if line.startswith(starts)]
+
+
+def test_published_recorded_and_own_runs_stand_side_by_side(recorded, tmp_path, capsys):
+    """All recorded seeds count, whichever are asked for here."""
+    for seed, accuracy in ((0, 0.99), (3, 0.97)):
+        run = dataclasses.replace(HERE, seed=seed)
+        write_run(tmp_path, run, [row(*end, accuracy, 300.0) for end in ENDS])
+    options = [*OPTIONS, "--runs", str(tmp_path), "--no-train", "--seeds"]
+    both = "98.0 ± 1.4 5022 200 ± 0 300 ± 0 25.0 ± 0.0 936 ± 0"
+    for seeds, measured in ((["0", "3"], both), (["9"], "- 5022 200 ± 0 - - -")):
+        assert table2.main([*options, *seeds]) == 0
+        assert shown(capsys, "Sprites") == [f"Sprites 99.2 85.0 ± 7.1 {measured}"]
+
+
+def test_recorded_runs_alone(recorded, capsys, tmp_path):
+    """Every seed has a line or, if it has not got so far, is named."""
+    path = tmp_path / "table.json"
+    assert table2.main(["--recorded", *OPTIONS, "--recipe", "robust", "--json", str(path)]) == 0
+    total, first, second, missing = shown(capsys, "Sprites", "  seed", "Not at 2 epochs")
+    assert total.endswith("25.0 ± 0.0 936 ± 0") and missing.endswith("seeds 8")
+    assert first.startswith("seed 0, epoch 2 90.0") and second.startswith("seed 7, epoch 2 80.0")
+    [at_end, converged] = json.loads(path.read_text())["rows"]
+    found = at_end["results"]["recorded"]
+    assert (found["7"]["accuracy"], found["7"]["elbo"], found["8"]) == (0.8, 200.0, None)
+    assert (at_end["budget"], converged["budget"]) == ("2 epochs", "converged")
+
+
+def test_records_of_another_recipe_stand_apart(recorded, capsys, tmp_path):
+    recorded.configuration["training"]["warm_up"] = None
+    write_run(tmp_path, HERE, [row(*end, 0.99) for end in ENDS])
+    assert table2.main([*OPTIONS, "--runs", str(tmp_path), "--no-train", "--seeds", "0"]) == 0
+    heading, today, apart, past = shown(capsys, "SuPAIR", "Sprites")
+    assert today.startswith("Sprites 99.2 - 99.0") and table2.OUTDATED not in heading
+    assert past.startswith("Sprites 99.2 85.0 ± 7.1 -") and table2.OUTDATED in apart
+
+
+def test_convergence_adds_rows(tmp_path, capsys):
+    """ELBOs that stand still from epoch 2 on have converged at epoch 11."""
+    rows = [row(156 * e, float(e), e / 100, float(e > 1)) for e in range(1, 14)]
+    write_run(tmp_path, HERE, rows)
+    options = [*OPTIONS, "--runs", str(tmp_path), "--no-train", "--seeds", "0", "--converge"]
+    assert table2.main(options) == 0
+    first, converged = shown(capsys, "  seed")
+    assert first.startswith("seed 0, epoch 2 2.0")
+    assert converged.startswith("seed 0, epoch 11 11.0")
+
+
+def test_the_time_to_go_is_that_of_steps_here(tmp_path):
+    """A run of 3 seconds a step that has done 1 of 2 epochs, and one that has not begun."""
+    runs = [HERE, dataclasses.replace(HERE, seed=1)]
+    options = table2.parse([*OPTIONS, "--runs", str(tmp_path)])
+    assert "known after the first epoch" in table2.describe_work(runs, options)
+    write_run(tmp_path, HERE, [row(*ENDS[0])])
+    hours = (156 + 312) * 3.0 * table2.MEASURING / 3600
+    told = table2.describe_work(runs, options)
+    assert "2 runs, 468 steps" in told and f"about {hours:.1f} hours" in told and "3.000 s" in told
+
+
+def test_collapsed_and_damaged_runs_are_named(tmp_path, capsys):
+    write_run(tmp_path, HERE, [row(*ENDS[0]), row(*ENDS[1], collapse="all empty")])
+    damaged = write_run(tmp_path, dataclasses.replace(HERE, seed=1), [row(*ENDS[0])])
+    (damaged / "log.jsonl").write_bytes(b"\xff\n")
+    options = [*OPTIONS, "--runs", str(tmp_path), "--no-train", "--seeds", "0", "1"]
+    assert table2.main(options) == 1
+    captured = capsys.readouterr()
+    assert "  seed 0, epoch 2" in captured.out and "collapsed: all empty" in captured.out
+    assert str(damaged) in captured.err
+
+
+def test_a_quick_run_shows_published_and_quick_without_a_verdict(small, capsys, tmp_path):
+    path = tmp_path / "table.json"
+    assert table2.main(["--quick", "--epochs", "1", "--json", str(path), *small]) == 0
+    out = capsys.readouterr().out
+    assert "succeeded" not in out.lower() and "recorded" not in out
+    where, following = out.splitlines()[-2:]
+    assert f"{tmp_path}/runs/quick" in where and "python reproduce/table2.py" in following
+    first, *_, last = [line.split() for line in out.splitlines() if line.startswith("Sprites")]
+    assert first[1:] == ["99.2", "-", "5022", "-", "-", "-"]
+    [multi_mnist, sprites] = json.loads(path.read_text())["rows"]
+    result = sprites["results"]["quick"]["0"]
+    assert last[1:5] == ["99.2", f"{100 * result['accuracy']:.1f}", "5022", f"{result['elbo']:.0f}"]
+    assert multi_mnist["dataset"] == "multi_mnist" and list(multi_mnist["results"]) == ["quick"]
+
+
+def test_every_recorded_seed_of_this_repository_is_shown_or_named():
+    options = table2.parse(["--recorded"])
+    for one in table2.collect(options, [("supair", "robust"), ("air", "paper")], ["sprites"]):
+        recorded = read_record(one.model, one.recipe, one.dataset)
+        assert list(one.results["recorded"]) == list(recorded.rows)
+        assert one.note == ""
+
+
+@pytest.mark.parametrize(
+    "wrong, named",
+    [
+        (["--datasets", "cifar"], "--datasets"),
+        (["--models", "air", "air"], "--models"),
+        (["--recorded"], "--quick"),
+    ],
+)
+def test_wrong_options_are_refused(wrong, named, capsys):
+    with pytest.raises(SystemExit) as end:
+        table2.main(["--quick", *wrong])
+    assert end.value.code == 2 and f"argument {named}: " in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""Runs in processes of their own: what is trained, what is told, and how they end."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import filelock
+import psutil
+import pytest
+import tiny_reproduce
+from tiny_reproduce import row, write_run
+
+from reproduce import train
+from reproduce.experiments import Experiment
+from supair.config import ConfigError
+from supair.run import read_rows
+
+
+def runs_of(*seeds):
+    return [Experiment("supair", "sprites", "robust", seed) for seed in seeds]
+
+
+@pytest.fixture
+def options(monkeypatch, tmp_path):
+    """Options of train.py for tiny runs in processes."""
+    tiny_reproduce.shrink(monkeypatch.setitem)
+    monkeypatch.setattr(train, "SCRIPT", tiny_reproduce.SCRIPT)
+    return [
+        *["--model", "supair", "--dataset", "sprites", "--recipe", "robust", "--no-xla"],
+        *["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--threads", "1"],
+    ]
+
+
+def without_seconds(rows):
+    return [{name: value for name, value in row.items() if name != "train_seconds"} for row in rows]
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_missing_runs_are_trained_once_and_a_failure_stops_no_other(options, tmp_path, capfd):
+    """Seed 0's folder is in use, seed 2's another run's: seed 1 is trained; then 0 alone."""
+    first, second, third = (tmp_path / "runs" / run.path for run in runs_of(0, 1, 2))
+    write_run(tmp_path / "runs", runs_of(2)[0], [row(1, 1.0)])
+    config = third / "config.json"
+    config.write_text(config.read_text().replace('"keep_prob": 0.3,', '"keep_prob": 0.4,'))
+    first.mkdir(parents=True)
+    with filelock.FileLock(first / "lock"):
+        assert train.main([*options, "--seeds", "0-2", "--epochs", "1"]) == 1
+    told = capfd.readouterr().err
+    assert f"{first}: " in told and str(third) in told and "Traceback" not in told
+    assert [len(read_rows(folder)) for folder in (first, second)] == [0, 1]
+    before = (second / "log.jsonl").stat().st_mtime_ns
+    assert train.main([*options, "--seeds", "0-1", "--epochs", "1"]) == 0
+    assert (second / "log.jsonl").stat().st_mtime_ns == before
+    made = read_rows(first)[0]["provenance"]
+    assert made["threads"] == 1 and made["commit"]
+
+
+def test_what_went_wrong_in_a_process():
+    assert train.run_process(["-c", "print('not to be told')"]) == ""
+    assert train.run_process(["-c", "print('why'); exit(1)"]) == "why"
+    assert "3" in train.run_process(["-c", "exit(3)"])
+    assert "signal 9" in train.run_process(["-c", "import os; os.kill(os.getpid(), 9)"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_ends_with_its_parent(options, tmp_path, signum):
+    command = [sys.executable, tiny_reproduce.SCRIPT, *options, "--epochs", "100000"]
+    parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    folder = tmp_path / "runs" / runs_of(0)[0].path
+    try:
+        wait_for((folder / "lock").exists)
+        [run] = psutil.Process(parent.pid).children()
+        parent.send_signal(signum)
+        expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[signum]
+        assert parent.wait(timeout=20) == expected
+        wait_for(lambda: not run.is_running(), 20)
+        filelock.FileLock(folder / "lock").acquire(timeout=0)
+    finally:
+        parent.kill()
+
+
+def test_a_killed_worker_costs_an_epoch_and_changes_nothing(options, tmp_path, capfd):
+    """Two workers of a cluster that does not know this folder; one is killed with -9."""
+    distributed = pytest.importorskip("distributed")
+    runs = {name: tmp_path / name / runs_of(0)[0].path for name in ("runs", "undisturbed")}
+    quiet, codes = {"memory_limit": 0, "dashboard_address": None}, []
+    with distributed.LocalCluster(2, threads_per_worker=1, **quiet) as cluster:
+        command = [*options, "--epochs", "12", "--dask", cluster.scheduler_address]
+        script = threading.Thread(
+            target=lambda: codes.append(train.main([*command, "--seeds=0-2"]))
+        )
+        script.start()
+        wait_for(lambda: len(read_rows(runs["runs"])) >= 2)
+        everything = psutil.Process().children(recursive=True)
+        [run] = [process for process in everything if "--seeds=0" in process.cmdline()]
+        known, worker = read_rows(runs["runs"]), run.parent()
+        worker.kill()
+        wait_for(lambda: not run.is_running(), 20)
+        script.join(timeout=120)
+    assert codes == [0]
+    assert [len(read_rows(tmp_path / "runs" / run.path)) for run in runs_of(0, 1, 2)] == [12] * 3
+    rows = read_rows(runs["runs"])
+    assert rows[: len(known)] == known, "an epoch that was done has been trained again"
+    options[options.index("--runs") + 1] = str(tmp_path / "undisturbed")
+    assert train.main([*options, "--epochs", "12", "--seeds", "0"]) == 0
+    assert without_seconds(rows) == without_seconds(read_rows(runs["undisturbed"]))
+
+
+def test_a_missing_dask_is_named(options, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(ConfigError, match="cluster"):
+        train.main([*options, "--dask", "local"])
+
+
+def test_convergence_is_read_from_the_log(tmp_path):
+    """An ELBO that stands still from epoch 2 on: windows of 5 epochs are equal at epoch 11."""
+    [run] = runs_of(0)
+    for epochs in (10, 11):
+        runs, ends = tmp_path / str(epochs), range(1, epochs + 1)
+        write_run(runs, run, [row(156 * e, float(e), elbo=float(e > 1)) for e in ends])
+        assert train.is_done(run, 5, False, runs) and not train.is_done(run, 12, False, runs)
+        assert train.is_done(run, 5, True, runs) == (epochs == 11)
+
+
+def test_ranges_of_seeds_and_wrong_options(capsys):
+    which = ["--model", "air", "--dataset", "sprites", "--recipe", "robust"]
+    assert train.parse([*which, "--seeds", "0-2", "7"]).seeds == [0, 1, 2, 7]
+    for wrong, named in (
+        (["--seeds", "0-2", "1"], "--seeds"),
+        (["--seeds", "3-1"], "--seeds"),
+        (["--seeds", "-1"], "--seeds"),
+        (["--epochs", "0"], "--epochs"),
+        (["--threads", "0"], "--threads"),
+        (["--dataset", "multi_mnist_80"], "--dataset"),
+        (["--model", "supair_mixture"], "--recipe"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            train.parse([*which, *wrong])
+        assert end.value.code == 2 and f"argument {named}: " in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""`python -m supair train` and `detect`."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+
+from supair import __main__
+from supair.config import ConfigError, TrainingError
+from supair.detect.images import Preparation
+from supair.detect.load import load_model
+
+SQUARES = tiny.scenes(60)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Arguments for two epochs of two steps on 60 images, of which 6 are held out."""
+    monkeypatch.setattr(__main__, "LEAST_EPOCH", 2)
+    np.savez(tmp_path / "images.npz", images=SQUARES.images)
+    np.savez(tmp_path / "labelled.npz", images=SQUARES.images, counts=SQUARES.counts)
+    size = "--patch-size 6 --object-size 2 5 --max-objects 1".split()
+    options = [*size, *"--steps 3 --batch-size 40 --no-xla --seed 1".split()]
+    return ["train", *arguments(tmp_path, images="images.npz", output="run"), *options]
+
+
+def arguments(folder, **paths):
+    return [word for name, path in paths.items() for word in (f"--{name}", str(folder / path))]
+
+
+def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
+    assert __main__.main(train) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    last = json.loads(log.splitlines()[-1])
+    assert last["step"] == 4 and last["epoch"] == 2
+    assert last["accuracy"] is None and sum(last["counts_found"]) == 6  # there are no labels
+    assert __main__.main(train) == 0  # done already
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+    with pytest.raises(TrainingError, match="config.json"):
+        __main__.main([*train, "--max-objects", "2"])
+    capsys.readouterr()
+    paths = arguments(tmp_path, model="run", images="labelled.npz", output="found")
+    assert __main__.main(["detect", *paths]) == 0
+    rows = csv.DictReader((tmp_path / "found" / "counts.csv").read_text().splitlines())
+    counts = [int(row["count"]) for row in rows]
+    model, preparation = load_model(tmp_path / "run")
+    assert preparation == Preparation(side=12) and model.config.num_steps == 2
+    np.testing.assert_array_equal(counts, model(SQUARES.read(0, 60)).count)
+    printed = capsys.readouterr().out
+    assert f"{sum(counts)} objects" in printed
+    assert f"{np.mean(counts == SQUARES.counts):.1%}" in printed
+
+
+def test_training_scenes_are_not_held_out():
+    scenes = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], [1, 12, 12])
+    parts = __main__.split(scenes, np.arange(20), seed=0)
+    train, test = (parts[name].images[:, 0, 0].tolist() for name in ("train", "test"))
+    assert len(test) == 2 and sorted(train + test) == list(range(20)) and train != sorted(train)
+    assert parts["train"].counts.tolist() == train
+
+
+def test_command_line_refuses_what_cannot_work(tmp_path, train):
+    for options, named in (
+        (["--side", "13"], "12 x 12"),
+        (["--seed", "-1"], "seed"),
+        (["--object-size", "5", "2"], "scale_min"),
+        (["--fit", "tile", "--side", "10"], "--side"),
+        (["--output", str(tmp_path)], "--output"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            __main__.main([*train, *options])
+    for options in (["--steps", "0"], ["--images", str(tmp_path / "missing")]):
+        with pytest.raises(SystemExit):
+            __main__.main([*train, *options])
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_are_parsed_without_tensorflow():
+    code = "import supair.__main__, sys; print({'tensorflow', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -1,0 +1,64 @@
+"""Models from folders of weights."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+import data
+from supair.config import TrainingConfig, TrainingError, resolve
+from supair.detect.images import Preparation
+from supair.detect.load import load_model
+from supair.extensions.object_models import PerStepSuPAIR
+from supair.model import SuPAIR
+from supair.run import WEIGHTS, write_weights
+
+
+def save(model, folder, **identity):
+    """A folder as of `reproduce/pretrained`, and its configuration."""
+    folder.mkdir()
+    write_weights(model, folder / WEIGHTS)
+    name, training = type(model).__name__, TrainingConfig(seed=model.seed)
+    settings = resolve(name, model.config, training, identity)
+    (folder / "config.json").write_text(json.dumps(settings))
+    return settings
+
+
+@pytest.mark.parametrize("model_class", [SuPAIR, PerStepSuPAIR])
+def test_a_saved_model_comes_back(model_class, tmp_path):
+    model = model_class(tiny.MODEL, seed=3)
+    preparation = {"side": 12, "fit": "tile", "overlap": 4, "black": 0.1, "inverted": True}
+    save(model, tmp_path / "model", preparation=preparation)
+    loaded, prepared = load_model(tmp_path / "model")
+    assert type(loaded) is model_class and prepared == Preparation(**preparation)
+    for variable, same in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_allclose(variable, same, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"class": "SuPAIR", "num_steps": "two"}},
+        {"model": {"class": "AIR"}},
+        {"training": {}},
+        {"preparation": {"side": 50}},
+        {"preparation": {"side": 12, "zoom": 2}},
+    ],
+)
+def test_a_configuration_of_no_supair_is_refused_by_name(changes, tmp_path):
+    settings = {**save(SuPAIR(tiny.MODEL, seed=3), tmp_path / "model"), **changes}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(TrainingError, match="config.json"):
+        load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("dataset", data.DATASETS)
+def test_pretrained_weights_count_scenes_they_have_not_seen(dataset, pytestconfig):
+    folder = pytestconfig.rootpath / "reproduce" / "pretrained" / dataset
+    model, preparation = load_model(folder)
+    assert preparation == Preparation(side=50)
+    test = data.make(dataset, 1, (1, 1000))["test"]
+    counts = model(test.images / np.float32(test.white)).count
+    made_by = json.loads((folder / "run.json").read_text())
+    assert np.mean(counts == test.counts) > made_by["accuracy"] - 0.02

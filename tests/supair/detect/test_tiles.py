@@ -1,0 +1,44 @@
+"""Boxes in scenes, brought back to the images that the scenes were cut from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+
+from supair.config import ConfigError
+from supair.detect.tiles import cut_tiles, resize, tile_overlap
+
+
+def levels_with_square(left: int, top: int) -> np.ndarray:
+    levels = np.zeros([90, 120], np.float32)
+    levels[top : top + 24, left : left + 24] = 1
+    return levels
+
+
+def bright_box(scene: np.ndarray) -> np.ndarray:
+    rows, columns = (np.flatnonzero((scene > 0.5).any(axis=axis)) for axis in (1, 0))
+    return np.array([[columns[0], rows[0], len(columns), len(rows)]], float)
+
+
+def test_boxes_find_their_way_back_from_resized_images():
+    scene, window = resize(levels_with_square(72, 12), 30)
+    np.testing.assert_allclose(window.to_image(bright_box(scene)), [[72, 12, 24, 24]], atol=0.6)
+    # All of the image; 90 rows become 22 and not 22.5, so both axes have their own zoom.
+    np.testing.assert_allclose(window.to_image([[0, 4, 30, 22]]), [[0, 0, 120, 90]])
+
+
+@pytest.mark.parametrize("left, top", [(0, 0), (5, 60), (41, 33), (50, 20), (96, 66)])
+def test_an_object_counts_in_one_tile_and_is_whole_there(left, top):
+    tiles = cut_tiles(levels_with_square(left, top), side=60, overlap=30)
+    assert len(tiles) == 3 * 4  # strides of 30
+    box = np.array([[left, top, 24.0, 24.0]])
+    ((scene, window),) = [tile for tile in tiles if tile[1].owns(box)[0]]
+    np.testing.assert_array_equal(window.to_image(bright_box(scene)), box)
+
+
+def test_tiles_overlap_by_the_highest_box_and_must_be_larger():
+    config = dataclasses.replace(tiny.MODEL, scale_max=0.5)
+    assert tile_overlap(config) == 5  # 0.5 * 1.25 * 6 * 6 / 5 = 4.5
+    with pytest.raises(ConfigError, match="--side"):
+        tile_overlap(dataclasses.replace(config, scale_max=1.1))  # 9.9 of 12 pixels

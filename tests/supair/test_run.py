@@ -1,0 +1,195 @@
+"""Configuration, log and checkpoints: bound to each other, whole or refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+from supair.config import TrainingError
+from supair.model import SuPAIR
+from supair.run import RunFolder, load_weights, read_rows, write_weights, write_whole
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of three epochs, and the same with another seed."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny.train(folder / "seed3", 3)
+    tiny.train(folder / "seed4", 3, dataclasses.replace(tiny.TRAINING, seed=4))
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained / "seed3", tmp_path / "run")
+
+
+def checkpoint(directory, epoch=3):
+    return directory / "checkpoints" / f"epoch-{epoch:05d}.safetensors"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def delete_first_row(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+def use_everywhere(directory):
+    """What train, tables and load do with a run; the epoch that each sees."""
+    load_weights(SuPAIR(tiny.MODEL, 3), directory)
+    rows = read_rows(directory)
+    _, trained_rows = tiny.train(directory, 1)
+    assert rows == trained_rows
+    return rows[-1]["epoch"]
+
+
+def test_two_checkpoints_are_kept(run):
+    assert sorted(os.listdir(run / "checkpoints")) == [checkpoint(run, e).name for e in (2, 3)]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, lambda path: path.write_bytes(b"")])
+def test_the_older_checkpoint_serves_when_the_newer_is_damaged(run, trained, capsys, damage):
+    damage(checkpoint(run))
+    load_weights(SuPAIR(tiny.MODEL, 3), run)
+    assert checkpoint(run).name in capsys.readouterr().err
+    _, rows = tiny.train(run, 3)
+    for row, expected in zip(rows, read_rows(trained / "seed3"), strict=True):
+        assert row["train_elbo"] == expected["train_elbo"]
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("log.jsonl", delete_first_row),
+        ("log.jsonl", flip),
+        ("log.jsonl", os.remove),
+        ("log.jsonl", truncate),
+        ("config.json", truncate),
+        ("config.json", lambda path: path.write_text("[]")),
+        ("checkpoints", shutil.rmtree),
+    ],
+)
+def test_a_run_whose_parts_do_not_belong_together_is_refused_by_all(run, name, damage):
+    damage(run / name)
+    for use in (read_rows, lambda folder: tiny.train(folder, 3), use_everywhere):
+        with pytest.raises(TrainingError, match=name):
+            use(run)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "checkpoints", "config.json"])
+def test_another_seeds_files_are_refused(run, trained, name):
+    if (run / name).is_dir():
+        shutil.rmtree(run / name)
+        shutil.copytree(trained / "seed4" / name, run / name)
+    else:
+        shutil.copy(trained / "seed4" / name, run / name)
+    for use in (lambda folder: tiny.train(folder, 3), use_everywhere):
+        with pytest.raises(TrainingError, match=name.removesuffix(".json")):
+            use(run)
+
+
+def test_rows_beyond_the_checkpoint_are_not_taken_for_results(run):
+    rows = read_rows(run)
+    with open(run / "log.jsonl", "a") as file:
+        file.write(json.dumps({**rows[-1], "step": 20, "epoch": 4}) + "\n")
+    assert read_rows(run) == rows
+
+
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({"config": dataclasses.replace(tiny.TRAINING, seed=4)}, "training.seed"),
+        ({"model": dataclasses.replace(tiny.MODEL, num_steps=3)}, "model.num_steps"),
+        ({"model": dataclasses.replace(tiny.MODEL, background=None)}, "model.background"),
+        ({"identity": {"scenes": "circles"}}, "scenes"),
+    ],
+)
+def test_a_folder_of_another_configuration_is_refused_and_left_alone(run, changes, name):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(TrainingError, match=f"config.json.*{name}"):
+        tiny.train(run, 3, **changes)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_two_processes_cannot_train_one_run(run):
+    configuration = json.loads((run / "config.json").read_text())
+    with RunFolder(run, configuration), pytest.raises(TrainingError, match="in use"):
+        tiny.train(run, 3)
+    copied = shutil.copytree(run, run.with_name("copy"))  # its lock file blocks nobody
+    assert use_everywhere(copied) == 3
+
+
+def test_unusable_folders_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="file"):
+        tiny.train(tmp_path / "file" / "run", 1)
+    assert read_rows(tmp_path / "nowhere") == []
+    with pytest.raises(TrainingError, match=r"nowhere.config.json"):
+        load_weights(SuPAIR(tiny.MODEL, 0), tmp_path / "nowhere")
+
+
+def write_folder(directory, model):
+    (directory / "config.json").write_text(json.dumps({"training": {"seed": model.seed}}))
+    write_weights(model, directory / "weights.safetensors")
+
+
+def test_weights_alone_come_back_in_half_precision(tmp_path):
+    model, other = SuPAIR(tiny.MODEL, 3), SuPAIR(tiny.MODEL, 3)
+    for variable in model.variables:
+        variable.assign(variable + 0.125)
+    write_folder(tmp_path, model)
+    load_weights(other, tmp_path)
+    for variable, copied in zip(model.variables, other.variables):
+        np.testing.assert_allclose(copied, variable, rtol=1e-3, atol=1e-6)
+    flip(tmp_path / "weights.safetensors")
+    with pytest.raises(TrainingError, match="weights.safetensors"):
+        load_weights(other, tmp_path)
+
+
+def test_weights_are_refused_by_a_model_of_another_structure(tmp_path):
+    """The same shapes, but other variables in the leaf regions: densities would be others."""
+    write_folder(tmp_path, SuPAIR(tiny.MODEL, 3))
+    with pytest.raises(TrainingError, match="seed 3.*4"):
+        load_weights(SuPAIR(tiny.MODEL, 4), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_units": 6}, {"background": None}])
+def test_another_models_weights_are_refused_and_change_nothing(tmp_path, changes):
+    write_folder(tmp_path, SuPAIR(tiny.MODEL, 3))
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, **changes), 3)
+    before = [variable.numpy() for variable in model.variables]
+    with pytest.raises(TrainingError, match="weights.safetensors"):
+        load_weights(model, tmp_path)
+    for variable, value in zip(model.variables, before):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = SuPAIR(tiny.MODEL, 3)
+    model.inference.bias.assign(model.inference.bias * np.nan)
+    write_folder(tmp_path, model)
+    with pytest.raises(TrainingError, match="inference/bias"):
+        load_weights(SuPAIR(tiny.MODEL, 3), tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a").write_text("old")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "a", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]

@@ -1,0 +1,306 @@
+"""The step against hand-worked values, and runs that are stopped and go on."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from safetensors.numpy import load_file
+
+from supair import ConfigError, Convergence, TrainingError, WarmUp, training
+from supair.config import AIR_RECIPES, AirConfig, AirWarmUp
+from supair.evaluation import sample_noise
+from supair.model import SuPAIR
+from supair.run import read_rows
+from supair.scenes import InMemoryScenes
+from supair.training import Optimizer, make_train_steps
+
+NO_AVERAGES = dataclasses.replace(tiny.TRAINING, averaging=None)
+
+
+def curve(rows):
+    """The log without what depends on the clock."""
+    return [{name: row[name] for name in row if name != "train_seconds"} for row in rows]
+
+
+def newest(directory):
+    return max((directory / "checkpoints").iterdir()).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run's folder after three epochs, and after one."""
+    folder = tmp_path_factory.mktemp("run")
+    tiny.train(folder / "run", 1)
+    shutil.copytree(folder / "run", folder / "after_an_epoch")
+    tiny.train(folder / "run", 3)
+    return folder / "run", folder / "after_an_epoch"
+
+
+@pytest.fixture
+def after_an_epoch(undisturbed, tmp_path):
+    return shutil.copytree(undisturbed[1], tmp_path / "run")
+
+
+def require_undisturbed(directory, undisturbed):
+    """The same log, and the same state to the last bit."""
+    assert curve(read_rows(directory)) == curve(read_rows(undisturbed[0]))
+    assert states_of(directory) == states_of(undisturbed[0])
+
+
+def states_of(directory):
+    files = sorted((directory / "checkpoints").iterdir())
+    return [{name: array.tobytes() for name, array in load_file(f).items()} for f in files]
+
+
+def interrupt_after(monkeypatch, step):
+    """Raise KeyboardInterrupt in the call of the training steps that makes this one."""
+    made = [0]
+
+    def make(*arguments):
+        steps = make_train_steps(*arguments)
+
+        def interrupted(images, noise, number):
+            made[0] += int(number)
+            if made[0] >= step:
+                raise KeyboardInterrupt
+            return steps(images, noise, number)
+
+        return interrupted
+
+    monkeypatch.setattr(training, "make_train_steps", make)
+
+
+def test_the_log_has_a_row_every_few_steps_and_a_whole_one_at_every_epochs_end(undisturbed):
+    rows = read_rows(undisturbed[0])
+    assert [row["step"] for row in rows] == [3, 5, 6, 9, 10, 12, 15]  # 5 steps an epoch
+    assert [row["epoch"] for row in rows if "elbo" in row] == [1, 2, 3]
+    assert [row["step"] for row in rows if "examples" in row] == [3, 5, 10, 15]
+    last = rows[-1]
+    assert last["accuracy"] == sum(last["confusion"][n][n] for n in range(2)) / 20
+    assert sum(last["elbo_terms"].values()) == pytest.approx(last["elbo"])
+    assert last["provenance"]["threads"] >= 1
+    seconds = [row["train_seconds"] for row in rows]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    config = json.loads((undisturbed[0] / "config.json").read_text())
+    assert config["model"]["num_steps"] == 2 and config["training"]["seed"] == 3
+    assert config["model"]["class"] == "SuPAIR" and config["scenes"] == "squares"
+    assert list((undisturbed[0] / "tensorboard").iterdir())
+
+
+def test_one_seed_is_one_curve_and_another_seed_another(undisturbed, tmp_path):
+    tiny.train(tmp_path / "same", 3)
+    require_undisturbed(tmp_path / "same", undisturbed)
+    other = dataclasses.replace(tiny.TRAINING, seed=4)
+    _, rows = tiny.train(tmp_path / "other", 1, other)
+    assert rows[0]["train_elbo"] != read_rows(undisturbed[0])[0]["train_elbo"]
+
+
+@pytest.mark.parametrize("step", [6, 9, 14])
+def test_a_run_interrupted_in_an_epoch_goes_on_from_the_last_one(
+    undisturbed, tmp_path, monkeypatch, step
+):
+    interrupt_after(monkeypatch, step)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path, 3)
+    assert [row["step"] for row in read_rows(tmp_path)][-1] == (step - 1) // 5 * 5
+    monkeypatch.undo()
+    tiny.train(tmp_path, 3)
+    require_undisturbed(tmp_path, undisturbed)
+
+
+def test_rows_of_an_epoch_whose_checkpoint_is_missing_are_written_again(
+    undisturbed, after_an_epoch, monkeypatch
+):
+    """As after a crash between the log and the checkpoint, and in the middle of a row."""
+
+    def crash(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("supair.run.write_whole", crash)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(after_an_epoch, 2)
+    monkeypatch.undo()
+    with open(after_an_epoch / "log.jsonl", "a") as file:
+        file.write('{"step": 16, "ep')
+    assert read_rows(after_an_epoch)[-1]["step"] == 5
+    tiny.train(after_an_epoch, 3)
+    require_undisturbed(after_an_epoch, undisturbed)
+
+
+@pytest.mark.parametrize("name", ["a [b]*?", "back\\slash", "blanks and ümläut"])
+def test_a_run_lives_in_a_folder_of_any_name(undisturbed, tmp_path, name):
+    for epochs in (1, 3):
+        tiny.train(tmp_path / name, epochs)
+    require_undisturbed(tmp_path / name, undisturbed)
+    assert list((tmp_path / name / "tensorboard").iterdir())
+
+
+def test_a_finished_run_is_left_alone(after_an_epoch, monkeypatch):
+    before = (after_an_epoch / "log.jsonl").read_bytes(), newest(after_an_epoch)
+    monkeypatch.setattr(training, "make_train_steps", None)  # not to be called
+    model, rows = tiny.train(after_an_epoch, 1)
+    assert before == ((after_an_epoch / "log.jsonl").read_bytes(), newest(after_an_epoch))
+    assert rows == read_rows(after_an_epoch)
+    assert not np.array_equal(model.inference.kernel, SuPAIR(tiny.MODEL, 3).inference.kernel)
+
+
+def test_the_compiled_step_equals_the_uncompiled_one(undisturbed, tmp_path):
+    _, rows = tiny.train(tmp_path, 1, compiled=True)
+    for row, expected in zip(rows, read_rows(undisturbed[0])):
+        assert row["train_elbo"] == pytest.approx(expected["train_elbo"], rel=1e-4)
+        assert row.get("elbo", 0) == pytest.approx(expected.get("elbo", 0), rel=1e-4)
+
+
+def test_one_step_is_adam_on_the_negative_mean_elbo():
+    """By hand, with m and v at zero, after the warm-up's last step."""
+    model, scenes, warm_up = SuPAIR(tiny.MODEL, 3), tiny.scenes(), WarmUp(steps=4)
+    optimizer = Optimizer(model, NO_AVERAGES)
+    for adam, _ in optimizer._parts.values():
+        adam.iterations.assign(4)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    images, noise = scenes.images[:16].reshape(2, 8, 12, 12), sample_noise(4, 2, 3, 0, 8)
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model.evaluate_elbo(scenes.read(0, 8), noise).elbo.total)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    steps = make_train_steps(model, optimizer, warm_up, scenes.white, compiled=False)
+    found = steps(tf.constant(images), np.stack([noise] * 2), tf.constant(1)).numpy()
+    assert found[0] == pytest.approx(-float(loss), rel=1e-5)
+    for variable, old, gradient in zip(model.trainable_variables, before, gradients):
+        gradient = np.asarray(gradient, np.float64)
+        rate = 1e-3 * np.sqrt(1 - 0.999**5) / (1 - 0.9**5)
+        expected = -rate * 0.1 * gradient / (np.sqrt(0.001) * np.abs(gradient) + 1e-8)
+        np.testing.assert_allclose(
+            variable.numpy() - old, expected, atol=2e-6, err_msg=variable.path
+        )
+
+
+def test_every_part_has_its_learning_rate_and_falls_to_it_in_a_warm_up():
+    """Under gradients of one, every step of Adam is as long as the learning rate."""
+    rates = {"inference": 1e-2, "object": 2e-2, "background": 4e-2}
+    warm_up = WarmUp(initial_learning_rate_factor=3.0, steps=4)
+    config = dataclasses.replace(NO_AVERAGES, learning_rates=rates, warm_up=warm_up)
+    model = SuPAIR(tiny.MODEL, 3)
+    optimizer, found = Optimizer(model, config), []
+    for _ in range(6):
+        before = {part: variables[0].numpy() for part, variables in model.parts.items()}
+        optimizer.apply([tf.ones_like(variable) for variable in model.trainable_variables])
+        moved = {part: before[part] - model.parts[part][0].numpy() for part in rates}
+        found.append([np.mean(moved[part]) / rates[part] for part in rates])
+    expected = np.repeat([[3.0], [2.5], [2.0], [1.5], [1.0], [1.0]], 3, axis=1)
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    with pytest.raises(ConfigError, match="background"):
+        Optimizer(model, dataclasses.replace(config, learning_rates={"inference": 1, "object": 1}))
+
+
+@pytest.mark.parametrize("eta", [0.0, 2.0])
+def test_the_models_weights_are_averages_of_those_that_adam_moves(eta):
+    """Adam's take the steps of a run without averages; with eta = 0 these are plain means."""
+    scenes, moved = tiny.scenes(), []
+    for averaging in (None, eta):
+        model = SuPAIR(tiny.MODEL, 3)
+        optimizer = Optimizer(model, dataclasses.replace(tiny.TRAINING, averaging=averaging))
+        steps = make_train_steps(model, optimizer, None, scenes.white, compiled=False)
+        for step in range(4):
+            images = tf.constant(scenes.images[step * 8 : step * 8 + 8][np.newaxis])
+            steps(images, sample_noise(4, 2, 3, step, 8)[np.newaxis], tf.constant(1))
+            if averaging is None:
+                moved.append([variable.numpy() for variable in model.trainable_variables])
+    for weight, average, *values in zip(optimizer.weights, model.trainable_variables, *moved):
+        np.testing.assert_allclose(weight, values[-1], rtol=1e-6)
+        shares = [1, 1, 1, 1] if eta == 0 else [1 * 2, 2 * 3, 3 * 4, 4 * 5]  # s (s + 1)
+        expected = np.average(values, axis=0, weights=shares)
+        np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
+    assert not np.array_equal(average, weight)
+
+
+def test_airs_warm_up_has_noise_of_its_own_and_ends(tmp_path):
+    from supair.air import AIR
+
+    config = AirConfig(12, 6, lstm_units=8, hidden_units=6, head_units=3, what_size=2)
+    data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
+    recipe = dataclasses.replace(AIR_RECIPES["robust"], batch_size=8, log_every=3)
+    recipe = dataclasses.replace(recipe, warm_up=AirWarmUp(steps=7))
+    rows = training.train(tmp_path, AIR(config, 3), data, recipe, 2, compiled=False)
+    assert [row["step"] for row in rows] == [3, 5, 6, 9, 10]
+    assert set(rows[-1]["elbo_terms"]) == {"likelihood", "count", "where", "what"}
+
+
+def test_weights_that_are_not_finite_end_a_run_and_its_checkpoint_stays(
+    after_an_epoch, monkeypatch
+):
+    before = newest(after_an_epoch)
+    for where in ("elbo", "weights"):
+
+        def make(*arguments, where=where):
+            steps = make_train_steps(*arguments)
+
+            def spoiled(images, noise, number):
+                elbos = steps(images, noise, number)
+                if where == "elbo":
+                    return elbos * np.nan
+                bias = arguments[0].inference.bias
+                bias.assign(bias * np.nan)
+                return elbos
+
+            return spoiled
+
+        monkeypatch.setattr(training, "make_train_steps", make)
+        with pytest.raises(TrainingError, match="not finite"):
+            tiny.train(after_an_epoch, 2)
+        assert newest(after_an_epoch) == before and read_rows(after_an_epoch)[-1]["step"] == 5
+
+
+def test_a_collapse_is_told_when_it_happens(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("supair.metrics.collapse", lambda confusion: "all empty")
+    _, rows = tiny.train(tmp_path, 2)
+    assert [row["collapse"] for row in rows if "elbo" in row] == ["all empty"] * 2
+    assert capsys.readouterr().err.count("collapsed, all empty") == 1
+
+
+def test_scenes_that_do_not_fit_are_refused(tmp_path):
+    wrong = {"train": InMemoryScenes(np.zeros([40, 13, 13], np.uint8)), "test": tiny.scenes()}
+    with pytest.raises(ConfigError, match="12 x 12"):
+        tiny.train(tmp_path, 1, data=wrong)
+    with pytest.raises(ConfigError, match="batch of 8.*found 5"):
+        tiny.train(tmp_path, 1, data={"train": tiny.scenes(5), "test": tiny.scenes()})
+
+
+def test_an_epoch_is_one_pass_in_order_or_a_fixed_number_of_batches():
+    order = training.epoch_order(tiny.TRAINING, 43, 7)
+    np.testing.assert_array_equal(order, np.arange(40).reshape(5, 8))
+    config = dataclasses.replace(tiny.TRAINING, steps_per_epoch=2)
+    order = training.epoch_order(config, 6, 0)
+    assert order.shape == (2, 8)
+    flat = order.reshape(-1).tolist()  # two whole passes and a part of a third, each permuted
+    assert sorted(flat[:6]) == sorted(flat[6:12]) == list(range(6)) and flat[:6] != flat[6:12]
+    np.testing.assert_array_equal(order, training.epoch_order(config, 6, 0))
+    assert not np.array_equal(order, training.epoch_order(config, 6, 1))
+
+
+def test_a_set_smaller_than_a_batch_trains_for_as_many_steps_as_asked(tmp_path):
+    config = dataclasses.replace(tiny.TRAINING, steps_per_epoch=4)
+    data = {"train": tiny.scenes(5), "test": tiny.scenes(5)}
+    _, rows = tiny.train(tmp_path, 2, config, data=data)
+    assert [row["step"] for row in rows] == [3, 4, 6, 8]
+
+
+def test_training_goes_on_to_convergence(tmp_path):
+    """At least as many epochs as asked for, until the criterion is met or the bound reached."""
+    met, never = Convergence(1, 1e9), Convergence(1, -1e9, max_epochs=3)
+    assert tiny.train(tmp_path, 1, convergence=met)[1][-1]["epoch"] == 2  # needs two epochs
+    assert tiny.train(tmp_path, 1, convergence=met)[1][-1]["epoch"] == 2
+    assert tiny.train(tmp_path, 1, convergence=never)[1][-1]["epoch"] == 3
+
+
+def test_convergence_by_hand():
+    convergence = Convergence(window=2, gain=0.1, max_epochs=9)
+    elbos = [0, 10, 20, 30, 31, 32, 33]
+    assert not convergence.reached(elbos[:3])  # too short to tell
+    assert not convergence.reached(elbos[:4])  # 25 against 5
+    assert convergence.reached(elbos)  # 32.5 against 30.5, 6 % of what was gained since 0
+    assert convergence.reached([elbo - 5000 for elbo in elbos])  # densities have no natural zero
+    assert convergence.last_epoch(elbos, 1) == 7 and convergence.last_epoch(elbos[:6], 1) is None
