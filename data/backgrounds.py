@@ -8,7 +8,7 @@ from data.scenes import CHUNK, Scenes
 
 
 def noisy(scenes: Scenes, rng: np.random.Generator) -> Scenes:
-    """clip(0.8 x + 0.1 + N(0, 0.2), 0, 1) in float16, whose steps are 1/400 of the noise or less."""
+    """clip(0.8 x + 0.1 + N(0, 0.2), 0, 1) in float16, in steps of 1/400 of the noise or less."""
     images = np.empty(scenes.images.shape, np.float16)
     for start in range(0, len(images), CHUNK):
         chunk = scenes.images[start : start + CHUNK]
