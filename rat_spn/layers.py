@@ -161,7 +161,7 @@ class SumProducts(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.regions, self.num_sums, self._seed = regions, num_nodes[regions[0]], seed
-        by_size = [child_sizes(graph, region, num_nodes) for region in regions]
+        by_size = [partitions_by_child_sizes(graph, region, num_nodes) for region in regions]
         self.blocks, self._sizes = [], []
         for size in by_size[0]:
             partitions = [sizes[size] for sizes in by_size]
@@ -246,7 +246,9 @@ def mix_pairs(left, right, weight):
     return tf.reduce_sum(mixed * right[..., tf.newaxis, :], axis=-3), grad
 
 
-def child_sizes(graph: RegionGraph, region: int, num_nodes: list[int]) -> dict[tuple, list[int]]:
+def partitions_by_child_sizes(
+    graph: RegionGraph, region: int, num_nodes: list[int]
+) -> dict[tuple, list[int]]:
     """The partitions of a region, by the numbers of nodes of their children."""
     sizes: dict[tuple, list[int]] = {}
     for index in graph.partitions_of(region):

@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rat_spn.layers import GaussianLeaves, RegionValues, SumProducts, child_sizes, gather_regions
+from rat_spn.layers import (
+    GaussianLeaves,
+    RegionValues,
+    SumProducts,
+    gather_regions,
+    partitions_by_child_sizes,
+)
 from rat_spn.region_graph import RegionGraph
 
 
@@ -26,12 +32,6 @@ class RatSpn(keras.layers.Layer):
     between blend the two (SuPAIR, section 3.4).  `observed=None` observes everything.  Values must
     be finite, those of unobserved variables too, and in float32 of order 1: the leaves expand (x -
     mean)², and lose what is small against mean² / variance.
-
-    Example:
-      >>> graph = random_region_graph(num_variables=4, depth=1, repetitions=2, seed=0)
-      >>> spn = RatSpn(graph, num_components=3, num_sums=2, variance_min=0.1, variance_max=1.0)
-      >>> spn.log_prob(np.zeros([5, 4], "float32")).shape
-      TensorShape([5])
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RatSpn(keras.layers.Layer):
         for depth, level in enumerate(graph.levels()):
             alike: dict[tuple, list[int]] = {}
             for region in level:
-                sizes = child_sizes(graph, region, num_nodes)
+                sizes = partitions_by_child_sizes(graph, region, num_nodes)
                 shape = [(size, len(partitions)) for size, partitions in sizes.items()]
                 alike.setdefault((num_nodes[region], *shape), []).append(region)
             for regions in alike.values():

@@ -37,19 +37,21 @@ _RECTANGLES = {
 }
 _PER_STEP = "extensions.object_models.PerStepSuPAIR"
 _MIXTURE = "extensions.object_models.MixtureSuPAIR"
-_AIR = dict.fromkeys(DATASETS, presets.AirConfig())
-_AIR_ENDS = presets.Convergence(window=10, max_epochs=presets.AIR_EPOCHS)
+_AIR = {
+    "recipes": presets.AIR_RECIPES,
+    "class_name": "air.AIR",
+    "configurations": dict.fromkeys(DATASETS, presets.AirConfig()),
+    "convergence": presets.Convergence(window=10, max_epochs=presets.AIR_EPOCHS),
+}
 MODELS = {
     "supair": Model("SuPAIR"),
     "supair_no_background": Model("SuPAIR w/o bg", _PAPER, {"background": None}),
     "supair_poon_domingos": Model("SuPAIR, Poon-Domingos", _PAPER, _RECTANGLES),
     "supair_exact": Model("SuPAIR, exact", class_name="extensions.exact.ExactSuPAIR"),
-    "supair_per_step": Model("SuPAIR, SPN per step", _PAPER, {}, _PER_STEP),
-    "supair_mixture": Model("SuPAIR, mixture of SPNs", _PAPER, {}, _MIXTURE),
-    "air": Model("AIR", presets.AIR_RECIPES, {}, "air.AIR", _AIR, _AIR_ENDS),
-    "air_linear": Model(
-        "AIR, linear heads", presets.AIR_RECIPES, {"head_units": 0}, "air.AIR", _AIR, _AIR_ENDS
-    ),
+    "supair_per_step": Model("SuPAIR, SPN per step", _PAPER, class_name=_PER_STEP),
+    "supair_mixture": Model("SuPAIR, mixture of SPNs", _PAPER, class_name=_MIXTURE),
+    "air": Model("AIR", **_AIR),
+    "air_linear": Model("AIR, linear heads", changes={"head_units": 0}, **_AIR),
 }
 TITLES = {
     "multi_mnist": "Multi-MNIST",
@@ -96,7 +98,8 @@ TABLE_1 = {
 
 def title(model: str, recipe: str) -> str:
     """A model's name, with its recipe's if that is not the paper's."""
-    return TITLES[model] if recipe == "paper" else f"{TITLES[model]}, {recipe}"
+    name = TITLES.get(model, model)  # a recorded one may be gone
+    return name if recipe == "paper" else f"{name}, {recipe}"
 
 
 def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -145,14 +148,14 @@ class Experiment:
         how = self.model_config(), self.training_config(), self.identity(checksum)
         return presets.resolve(name, *how)
 
-    def read_rows(self, runs: Path) -> list[dict[str, Any]]:
-        """The log of the run below `runs`; no rows if there is none.
+    def read_rows(self, runs: Path, with_tensors: bool = False) -> list[dict[str, Any]]:
+        """The log of the run below `runs`, as `supair.run.read_rows` gives it.
 
         Raises:
           TrainingError: if it is damaged, or another run's (its data's checksum is not compared).
         """
         folder = runs / self.path
-        if rows := read_rows(folder):
+        if rows := read_rows(folder, with_tensors):
             checksum = read_configuration(folder).get("data", {}).get("checksum")
             require_configuration(folder, self.configuration(checksum))
         return rows

@@ -83,7 +83,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=common.seed, default=0, help="default: 0, which is recorded")
     common.add_output(parser)
     common.add_training(parser, recorded=True)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.recorded and options.seed:
+        parser.error("argument --seed: boxes are recorded of seed 0 alone")
+    return options
 
 
 if __name__ == "__main__":

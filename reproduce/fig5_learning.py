@@ -4,9 +4,8 @@
     python reproduce/fig5_learning.py --recorded  draws the recorded runs, all seeds, at once
 
 Lines are means over all seeds that have got to where they end, bands one standard deviation; in a
-third figure, `fig5_seeds`, every run has a line.  The
-marks at the right are where the published curves end (SuPAIR's: Table 2, "after convergence").
-Seconds count training steps alone; they compare models only if all runs are of the same machine.
+third figure, `fig5_seeds`, every run has a line.  Marks at the right are where published curves end
+(SuPAIR's: Table 2).  Seconds count training steps alone, and compare runs of one machine only.
 """
 
 import argparse

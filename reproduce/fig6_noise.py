@@ -63,7 +63,7 @@ def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, 
     if options.pretrained:
         folder = PRETRAINED / experiment.dataset
         return load_model(folder)[0], json.loads((folder / "run.json").read_text())["epoch"]
-    rows, model = experiment.read_rows(options.runs), experiment.build()
+    rows, model = experiment.read_rows(options.runs, with_tensors=True), experiment.build()
     load_weights(model, options.runs / experiment.path)
     return model, rows[-1]["epoch"]
 
@@ -110,6 +110,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     common.add_output(parser)
     common.add_training(parser)
     options = parser.parse_args(argv)
+    if options.pretrained and options.seed:
+        parser.error("argument --seed: the pretrained weights are of seed 0")
     options.runs = options.runs / "quick" if options.quick else options.runs
     return options
 

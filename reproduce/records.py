@@ -151,7 +151,8 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
             target.mkdir(parents=True, exist_ok=True)
             run.write_weights(load_model(directory)[0], target / run.WEIGHTS)
             common.write_json(target / "config.json", configuration)
-            last = {name: rows[-1][name] for name in ("epoch", "accuracy", "elbo")}
+            names = ("epoch", "accuracy", "elbo", "mean_iou", "average_precision")
+            last = {name: rows[-1].get(name) for name in names}
             common.write_json(target / "run.json", {**last, **about})
         else:
             add_run(configuration, rows, about, folder)

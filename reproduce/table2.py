@@ -20,8 +20,8 @@ import common
 
 from data import DATASETS, SIZES
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
-from reproduce.records import read_record
-from reproduce.train import read_logs, train_missing
+from reproduce.records import RECORDED, read_record
+from reproduce.train import is_done, read_logs, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
 from supair.run import read_rows
 
@@ -65,16 +65,18 @@ def collect(options: argparse.Namespace, variants: list, datasets: list) -> list
             logs["recorded"] = read_logs(*key, options.seeds if options.recorded else None, None)
         if not options.recorded:
             logs[here] = read_logs(*key, options.seeds, options.runs)
-        criterion = MODELS[model].convergence if budget == "converged" else None
+        known = MODELS.get(model)
+        criterion = (known or MODELS["supair"]).convergence if budget == "converged" else None
         results = {column: {} for column in logs}
         for column, of_seeds in logs.items():
             for seed, log in of_seeds.items():
                 results[column][seed] = _result(log, options.epochs, criterion)
-        if record and not record.is_current(Experiment(model, dataset, recipe, seed=0)):
+        if record and not (known and record.is_current(Experiment(model, dataset, recipe, 0))):
             apart = {**dict.fromkeys(results, {}), "recorded": results["recorded"]}
             rows.append(Row(*key, budget, apart, OUTDATED))
             results["recorded"] = {}
-        rows.append(Row(*key, budget, results))
+        if known:
+            rows.append(Row(*key, budget, results))
     return sorted(rows, key=lambda row: bool(row.note))
 
 
@@ -143,12 +145,13 @@ def describe_work(wanted: list[Experiment], options: argparse.Namespace) -> str:
     left: dict[str, list[int]] = {}
     for experiment in wanted:
         with contextlib.suppress(TrainingError):  # of which `train_missing` tells
-            rows = experiment.read_rows(options.runs)
-            steps = options.epochs * experiment.steps_per_epoch - (rows[-1]["step"] if rows else 0)
-            if steps > 0:
+            if not is_done(experiment, options.epochs, options.converge, options.runs):
+                done = [0, *(row["step"] for row in experiment.read_rows(options.runs))][-1]
+                steps = max(0, options.epochs * experiment.steps_per_epoch - done)
                 left.setdefault(experiment.model, []).append(steps)
-    number = sum(map(len, left.values()))
-    lines = [f"{number} of {len(wanted)} runs in {options.runs} are not at epoch {options.epochs}."]
+    number, until = sum(map(len, left.values())), " and then converged" * options.converge
+    goal = f"at epoch {options.epochs}{until}"
+    lines = [f"{number} of {len(wanted)} runs in {options.runs} are not {goal}."]
     for model, steps in left.items():
         paces, time = [], "the time is known after the first epoch here"
         for folder in options.runs.glob(f"**/{model}/*/*/seed*"):
@@ -157,7 +160,8 @@ def describe_work(wanted: list[Experiment], options: argparse.Namespace) -> str:
         if paces:
             hours = sum(steps) * statistics.median(paces) * MEASURING / 3600
             time = f"about {hours:.1f} hours, at {statistics.median(paces):.3f} seconds a step"
-        lines.append(f"  {TITLES[model]}: {len(steps)} runs, {sum(steps):,} steps; {time}")
+        known = f"{len(steps)} runs, {sum(steps):,} steps to epoch {options.epochs}"
+        lines.append(f"  {TITLES[model]}: {known}; {time}")
     return "\n".join(lines)
 
 
@@ -167,12 +171,15 @@ def main(argv: list[str] | None = None) -> int:
     for model in options.models:
         recipes = [recipe for recipe in options.recipe if recipe in MODELS[model].recipes]
         variants += [(model, recipe) for recipe in recipes or ["paper"]]
+    if options.recorded and len(options.models) > 1:
+        names = [path.stem.split("-") for path in sorted(RECORDED.glob("*.csv"))]
+        variants += dict.fromkeys((m, recipe) for m, recipe, _ in names if m not in MODELS)
     print(format_table(collect(options, variants, datasets)), flush=True)
     if not options.recorded:
         # Seed by seed, so that every data set has a first result early.
         each = itertools.product(options.seeds, variants, datasets)
         wanted = [Experiment(model, dataset, recipe, s) for s, (model, recipe), dataset in each]
-        print(f"\n{describe_work(wanted, options)}", flush=True)
+        print("" if options.no_train else f"\n{describe_work(wanted, options)}", flush=True)
         if not options.quick:
             print("At once: --recorded; a first look, in minutes: --quick.", flush=True)
 

@@ -77,7 +77,7 @@ def load(dataset: str, options: argparse.Namespace) -> dict[str, data.SceneFile]
 def is_done(experiment: Experiment, epochs: int, converge: bool, runs: Path) -> bool:
     """Whether the log says so; TrainingError if it cannot be read or is another run's."""
     criterion = MODELS[experiment.model].convergence if converge else None
-    return is_finished(experiment.read_rows(runs), epochs, criterion)
+    return is_finished(experiment.read_rows(runs, with_tensors=True), epochs, criterion)
 
 
 def read_logs(model, recipe, dataset, seeds: Sequence[int] | None, runs: Path | None) -> Logs:
@@ -103,7 +103,7 @@ def _command(experiment: Experiment, epochs: int, converge: bool, options) -> li
     values["seeds"] = values.pop("seed")
     values["lock-timeout"] = LOCK_TIMEOUT if options.dask else 0
     values |= {name: getattr(options, name).resolve() for name in ("runs", "data", "mnist")}
-    flags = ["--converge"] * converge + ["--no-xla"] * options.no_xla
+    flags = ["--in-this-process", *["--converge"] * converge, *["--no-xla"] * options.no_xla]
     given = [f"--{name}={value}" for name, value in values.items() if value is not None]
     return [str(SCRIPT), *given, *flags]
 
@@ -116,7 +116,9 @@ def _on_dask(commands: list[list[str]], options) -> Iterator[tuple[int, str]]:
         from dask.distributed import Client, LocalCluster, as_completed, get_worker
         from dask.system import CPU_COUNT
     except ImportError as error:
-        raise ConfigError(f"--dask: {error}; pip install 'supair[cluster]'") from None
+        raise ConfigError(
+            f"--dask: {error}; the extra 'cluster' needs: pip install distributed"
+        ) from None
 
     def run_on_worker(arguments: list[str]) -> str:
         """Until nobody wants the run any more, because the script that did has ended."""
@@ -128,6 +130,8 @@ def _on_dask(commands: list[list[str]], options) -> Iterator[tuple[int, str]]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with contextlib.ExitStack() as stack:
         address, threads = options.dask, []
+        if address != "local" and not options.threads:
+            raise ConfigError("--dask ADDRESS: give --threads N, the processor threads of each run")
         if address == "local":
             workers = max(1, min(CPU_COUNT // (options.threads or 1), len(commands)))
             threads = [f"--threads={options.threads or CPU_COUNT // workers}"]
@@ -175,19 +179,27 @@ def train_one(experiment: Experiment, options: argparse.Namespace) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
         tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     scenes, config = load(experiment.dataset, options), experiment.training_config()
-    folder, model = options.runs / experiment.path, experiment.build()
-    about = {"provenance": {"commit": common.commit()}, "title": experiment.title}
-    about["identity"] = experiment.identity(scenes["train"].checksum)
-    how = {"compiled": not options.no_xla, "lock_timeout": options.lock_timeout}
-    how["convergence"] = MODELS[experiment.model].convergence if options.converge else None
-    train(folder, model, scenes, config, options.epochs, **about, **how)
+    criterion = MODELS[experiment.model].convergence if options.converge else None
+    train(
+        options.runs / experiment.path,
+        experiment.build(),
+        scenes,
+        config,
+        options.epochs,
+        convergence=criterion,
+        identity=experiment.identity(scenes["train"].checksum),
+        provenance={"commit": common.commit()},
+        title=experiment.title,
+        compiled=not options.no_xla,
+        lock_timeout=options.lock_timeout,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     which = options.model, options.dataset, options.recipe
     experiments = [Experiment(*which, seed) for seed in options.seeds]
-    if options.lock_timeout is None:
+    if not options.in_this_process:
         failures = train_missing(experiments, options.epochs, options.converge, options)
         return 1 if failures else 0
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -206,7 +218,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     common.add_seeds(parser, "0-4")
     parser.add_argument("--epochs", type=common.positive, default=PAPER_EPOCHS, help="default: 20")
     parser.add_argument("--converge", action="store_true", help="and on until converged")
-    parser.add_argument("--lock-timeout", type=float, help=argparse.SUPPRESS)  # of a run's process
+    # Of the process of one run, which `run_process` starts:
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--lock-timeout", type=float, default=0.0, help=argparse.SUPPRESS)
     common.add_training(parser)
     parser.set_defaults(seeds=PAPER_SEEDS)
     options = parser.parse_args(argv)

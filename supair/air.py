@@ -103,14 +103,9 @@ def sample_at(images, points):
     return crop(images, *(tf.clip_by_value(axis, -1.0, float(images.shape[-1])) for axis in points))
 
 
-def draw_windows(noise, step, warm_up: AirWarmUp, num_steps: int):
-    """How many windows each scene may have at a training step of a warm-up, [batch].
-
-    Args:
-      noise: [batch], standard normal.
-      step: training steps made so far.
-    """
-    share = warm_up.share * tf.nn.relu(1.0 - tf.cast(step, noise.dtype) / warm_up.steps)
+def draw_windows(noise, training_step, warm_up: AirWarmUp, num_steps: int):
+    """How many windows each scene may have in a warm-up, [batch], by noise [batch]."""
+    share = warm_up.share * tf.nn.relu(1.0 - tf.cast(training_step, noise.dtype) / warm_up.steps)
     uniform = as_uniform(noise)
     fewer = 1.0 + tf.floor((num_steps - 1) * tf.math.divide_no_nan(uniform, share))
     return tf.where(uniform < share, fewer, float(num_steps))
@@ -169,8 +164,8 @@ class SceneLstm(keras.layers.Layer):
         """One step: the new state and cell, [batch, units]."""
         gates = from_scene + tf.matmul(latents, self.latent_kernel)
         gates += tf.matmul(state, self.recurrent_kernel)
-        enter, forget, candidate, output = tf.split(gates, 4, axis=1)
-        cell = tf.sigmoid(forget) * cell + tf.sigmoid(enter) * tf.tanh(candidate)
+        input_gate, forget, candidate, output = tf.split(gates, 4, axis=1)
+        cell = tf.sigmoid(forget) * cell + tf.sigmoid(input_gate) * tf.tanh(candidate)
         return tf.sigmoid(output) * tf.tanh(cell), cell
 
 
@@ -204,7 +199,7 @@ class AIR(keras.Model):
         self.built = True
 
     @property
-    def parts(self) -> dict[str, list[keras.Variable]]:
+    def variables_by_part(self) -> dict[str, list[keras.Variable]]:
         """The trainable variables of the model, and of the baseline, which its own loss trains."""
         layers = self.baseline_lstm, self.baseline_head
         baseline = [variable for layer in layers for variable in layer.trainable_variables]
@@ -344,7 +339,7 @@ class AIR(keras.Model):
         shape = [tf.shape(images)[0], self.config.num_steps, self.noise_size]
         return self._infer(images, tf.zeros(shape, self.compute_dtype))
 
-    def training_loss(self, images, noise, step, warm_up: AirWarmUp | None = None):
+    def training_loss(self, images, noise, training_step, warm_up: AirWarmUp | None = None):
         """The loss whose gradient trains guide, decoder and baseline, and the mean ELBO.
 
         z_where and z_what are reparameterised.  The gradient by q(z_pres_t) is the score
@@ -353,11 +348,11 @@ class AIR(keras.Model):
         likelihood.  The baseline is fitted to cost_t by squared error.
 
         In a warm-up the bound is that of fewer windows for some scenes, which one more number at
-        the end of the noise decides.  `step` is the number of training steps made so far.
+        the end of the noise decides.  `training_step` steps have been made so far.
         """
         windows = None
         if warm_up is not None:
-            windows = draw_windows(noise[:, 0, -1], step, warm_up, self.config.num_steps)
+            windows = draw_windows(noise[:, 0, -1], training_step, warm_up, self.config.num_steps)
         evaluation = self.evaluate_elbo(images, noise, windows=windows)
         elbo, log_p, log_q = evaluation.elbo, evaluation.log_p, evaluation.log_q
         step_terms = sum(log_p) - sum(log_q)  # [batch, step]

@@ -90,7 +90,7 @@ class ModelConfig:
     num_steps: int = 3  # N_max
     lstm_units: int = 256  # section 3.4
     hidden_units: int = 50  # section 3.4
-    # q(z_where) = N(mean, scale²), everything squashed by sigmoids m (code):
+    # Means of q(z_where), and below its standard deviations, squashed by sigmoids m (code):
     scale_min: float = 0.3  # width / A = scale_min + (scale_max - scale_min) m_1
     scale_max: float = 0.9
     aspect_min: float = 0.75  # height / width = aspect_min + (aspect_max - aspect_min) m_2

@@ -16,8 +16,8 @@ class SceneParts(NamedTuple):
     """A batch of scenes taken apart by their boxes.  Steps come first, and step 1 is in front."""
 
     patches: tf.Tensor  # [step, batch, A, A], the boxes' content
-    visible: tf.Tensor  # [step, batch, A, A] in [0, 1], 0 where occluded or outside the scene
-    background_maps: tf.Tensor  # [step + 1, batch, B, B] in [0, 1], what the first n objects leave
+    visible: tf.Tensor  # M^i [step, batch, A, A] in [0, 1], 0 where occluded or outside the scene
+    background_maps: tf.Tensor  # M^bg, what 0 .. N_max objects leave, [step + 1, batch, B, B]
     overlap: tf.Tensor  # [step, batch], the occluded share of every object
 
     @property

@@ -98,9 +98,9 @@ class InferenceNetwork(keras.layers.Layer):
             gates = from_scene
             if state is not None:
                 gates = from_scene + tf.matmul(state, self.recurrent_kernel)
-            enter, candidate, forget, output = tf.split(gates, 4, axis=1)
+            input_gate, candidate, forget, output = tf.split(gates, 4, axis=1)
             cell *= tf.sigmoid(forget + FORGET_GATE_BIAS)
-            cell += tf.sigmoid(enter) * tf.tanh(candidate)
+            cell += tf.sigmoid(input_gate) * tf.tanh(candidate)
             state = tf.sigmoid(output) * tf.tanh(cell)
             states.append(state)
         states = tf.reshape(tf.stack(states, axis=1), [-1, config.lstm_units])

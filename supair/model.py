@@ -20,7 +20,7 @@ from supair.inference import InferenceNetwork, SceneDescription
 class Elbo(NamedTuple):
     """The evidence lower bound (equation 9) of scenes, one value [batch] in nats for each term."""
 
-    objects: tf.Tensor  # sum_i q(N >= i) log p_obj(x_i) s_x s_y
+    objects: tf.Tensor  # sum_i q(N >= i) log p_obj(x_i) s_x s_y, where s_x s_y = W_i H_i / A²
     background: tf.Tensor  # sum_n q(n) log p_bg(x_bg | n)
     count_prior: tf.Tensor  # sum_n q(n) log p(n)
     overlap: tf.Tensor  # sum_i q(N >= i) log Gamma(overlap_i; 1, rate)
@@ -72,11 +72,8 @@ def build_spn(
 def mix_with_dropout(z_pres, keep_prob: float, weight):
     """What takes the place of z_pres in a warm-up (`WarmUp`), [batch, step].
 
-    Args:
-      z_pres: [batch, step].
-      keep_prob: the chance that dropout keeps a step.  It always keeps the first, and never the
-        last, unless that is the only one.
-      weight: of dropout beside z_pres.
+    Dropout has this weight beside z_pres, and keeps a step with this chance, but for the first,
+    which it always keeps, and the last, which it never does unless that is the only one.
     """
     index = tf.range(z_pres.shape[1])
     keep_prob *= tf.cast(index < max(z_pres.shape[1] - 1, 1), z_pres.dtype)
@@ -123,7 +120,7 @@ class SuPAIR(keras.Model):
         self.built = True
 
     @property
-    def parts(self) -> dict[str, list[keras.Variable]]:
+    def variables_by_part(self) -> dict[str, list[keras.Variable]]:
         """The trainable variables of inference network, object model and background model."""
         parts = {"inference": self.inference, "object": self.object_spn}
         if self.background_spn is not None:
@@ -139,17 +136,17 @@ class SuPAIR(keras.Model):
     def call(self, images) -> SceneDescription:
         return self.inference(images)
 
-    def training_loss(self, images, noise, step, warm_up: WarmUp | None = None):
+    def training_loss(self, images, noise, training_step, warm_up: WarmUp | None = None):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO.
 
         In a warm-up the bound is that of a description with other z_pres, and the loss, but not the
         bound, has the last step's penalty added to it, unless that step is the only one.  `images`
-        and `noise` are as in `evaluate_elbo`, `step` is the number of training steps made so far.
+        and `noise` are as in `evaluate_elbo`; `training_step` steps have been made.
         """
         steps = self.config.num_steps
         description, penalty = self.inference(images), 0.0
         if warm_up is not None:
-            weight = tf.nn.relu(1.0 - tf.cast(step, images.dtype) / warm_up.steps)
+            weight = tf.nn.relu(1.0 - tf.cast(training_step, images.dtype) / warm_up.steps)
             if steps > 1:
                 # Dropout keeps a last step beyond the third less often, so it costs less.
                 penalty = weight * warm_up.last_step_penalty
@@ -206,7 +203,7 @@ class SuPAIR(keras.Model):
         return extract_patches(images, z_where, self.config.patch_size)
 
     def object_scale(self, z_where):
-        """What multiplies the objects' log densities, s_x s_y (equation 7), [batch, step]."""
+        """What multiplies the objects' log densities, W_i H_i / A² (equation 7), [batch, step]."""
         return z_where[..., 0] * z_where[..., 1]
 
     def log_p_objects(self, parts: SceneParts):

@@ -174,8 +174,10 @@ def _rows(log: bytes, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_rows(directory: Path | str) -> list[dict[str, Any]]:
+def read_rows(directory: Path | str, with_tensors: bool = False) -> list[dict[str, Any]]:
     """The rows of a run's log up to its newest checkpoint; none if there is no run.
+
+    Whether the checkpoint's variables are whole, too, is checked only `with_tensors`.
 
     Raises:
       TrainingError: if log, checkpoints and configuration do not belong together.
@@ -183,7 +185,7 @@ def read_rows(directory: Path | str) -> list[dict[str, Any]]:
     directory = Path(directory)
     if not (directory / "config.json").exists():
         return []
-    return _rows(_newest(directory, with_tensors=False)[2], directory / "log.jsonl")
+    return _rows(_newest(directory, with_tensors)[2], directory / "log.jsonl")
 
 
 def is_finished(rows: list[dict[str, Any]], epochs: int, convergence: Convergence | None) -> bool:

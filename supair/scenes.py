@@ -36,7 +36,8 @@ class InMemoryScenes:
             good = counts.shape == (size,) and counts.dtype.kind in "iu" and np.min(counts) >= 0
             require(good, f"counts [{size}] of integers from 0", f"{counts.shape} {counts.dtype}")
         if boxes is not None:
-            self.boxes, most = np.asarray(boxes), int(np.max(self.counts))
+            require(counts is not None, "counts beside the boxes", None)
+            self.boxes, most = np.asarray(boxes), int(np.max(counts))
             shape = self.boxes.shape
             good = len(shape) == 3 and shape[::2] == (size, 4) and shape[1] >= most
             require(good, f"boxes [{size}, at least {most}, 4]", shape)

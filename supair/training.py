@@ -45,20 +45,20 @@ class Optimizer:
     """
 
     def __init__(self, model, config: TrainingConfig):
-        missing = model.parts.keys() - config.learning_rates.keys()
-        require(not missing, f"learning rates for {', '.join(model.parts)}", config.learning_rates)
+        parts, rates = model.variables_by_part, config.learning_rates
+        require(parts.keys() <= rates.keys(), f"learning rates for {', '.join(parts)}", rates)
         self._averages, self._averaging = model.trainable_variables, config.averaging
         self.weights = self._averages
         if self._averaging is not None:
             self.weights = [keras.Variable(v.numpy(), name=v.name) for v in self._averages]
         index = {id(variable): k for k, variable in enumerate(self._averages)}
         self._parts = {}  # Adam, and the indices of its weights
-        for part, variables in model.parts.items():
+        for part, variables in parts.items():
             adam = keras.optimizers.Adam(learning_rate(config, part), epsilon=1e-8)  # (code)
             indices = [index[id(variable)] for variable in variables]
             adam.build([self.weights[k] for k in indices])
             self._parts[part] = adam, indices
-        self.iterations = adam.iterations
+        self.iterations = next(iter(self._parts.values()))[0].iterations  # the same for all parts
 
     def named_variables(self) -> dict[str, keras.Variable]:
         """All that is not the model's, by name."""
@@ -83,7 +83,7 @@ class Optimizer:
 
 
 def train_step(model, optimizer: Optimizer, warm_up, images, noise):
-    """One step with images [batch, B, B] in [0, 1] and noise [batch, step, noise_size]: the ELBO,
+    """One step with images [batch, B, B] in [0, 1] and noise [batch, N_max, noise_size]: the ELBO,
     its gradient and Adam's update.  Returns the mean ELBO in nats."""
     step = tf.convert_to_tensor(optimizer.iterations)
     weights = [tf.convert_to_tensor(weight) for weight in optimizer.weights]
@@ -97,7 +97,7 @@ def train_step(model, optimizer: Optimizer, warm_up, images, noise):
 
 
 def make_train_steps(model, optimizer: Optimizer, warm_up, white: int, compiled: bool = True):
-    """A function (images [steps, batch, B, B], noise [steps, batch, step, noise_size], number) ->
+    """A function (images [steps, batch, B, B], noise [steps, batch, N_max, noise_size], number) ->
     mean ELBOs [steps], which makes the first `number` of these training steps."""
 
     @tf.function(jit_compile=compiled, autograph=False)
@@ -158,7 +158,9 @@ def write_summaries(writer, rows: list[dict[str, Any]]) -> None:
     writer.flush()
 
 
-def feed(model, optimizer: Optimizer, scenes, config: TrainingConfig, noise_size: int, compiled):
+def make_step_runner(
+    model, optimizer: Optimizer, scenes, config: TrainingConfig, noise_size: int, compiled
+):
     """A function (step, order [steps, batch]) -> mean ELBOs [steps] and seconds, which makes the
     run's training steps from `step` on with these of the scenes, and has been compiled."""
     images = tf.constant(scenes.images[:])
@@ -263,7 +265,9 @@ def train(
             dynamic_ncols=True,
         )
         with bar, tensorflow_errors(run.directory):
-            make_steps = feed(model, optimizer, train_scenes, config, noise_size, compiled)
+            make_steps = make_step_runner(
+                model, optimizer, train_scenes, config, noise_size, compiled
+            )
             evaluator = Evaluator(model, scenes["test"], compiled, noise_size)
             writer = tf.summary.create_file_writer(str(run.directory / "tensorboard"))
             while not is_finished(run.rows, epochs, convergence):

@@ -23,9 +23,9 @@ class _SeveralSpns(SuPAIR):
             self.object_spns.append(spn)
 
     @property
-    def parts(self):
+    def variables_by_part(self):
         variables = [v for spn in self.object_spns for v in spn.trainable_variables]
-        return {**super().parts, "object": variables}
+        return {**super().variables_by_part, "object": variables}
 
 
 class PerStepSuPAIR(_SeveralSpns):
@@ -59,8 +59,8 @@ class MixtureSuPAIR(_SeveralSpns):
         self.class_logits = self.add_weight([object_classes], "zeros", name="class_logits")
 
     @property
-    def parts(self):
-        parts = super().parts
+    def variables_by_part(self):
+        parts = super().variables_by_part
         return {**parts, "object": [*parts["object"], self.class_logits]}
 
     def _log_p_classes(self, parts: SceneParts):

@@ -46,7 +46,7 @@ def guide_gradient(model: AIR, loss) -> np.ndarray:
     """The gradient of `loss()` by all weights but the baseline's, as one vector."""
     with tf.GradientTape() as tape:
         value = loss()
-    return flat(tape.gradient(value, model.parts["air"]))
+    return flat(tape.gradient(value, model.variables_by_part["air"]))
 
 
 def flat(gradients) -> np.ndarray:
@@ -70,7 +70,7 @@ def exact_gradient(model: AIR) -> np.ndarray:
 
 def test_exact_gradient_is_the_difference_quotient(air):
     """Along a random direction: no derivative of TensorFlow's is taken on trust."""
-    rng, variables = np.random.default_rng(0), air.parts["air"]
+    rng, variables = np.random.default_rng(0), air.variables_by_part["air"]
     direction = [rng.normal(size=variable.shape) for variable in variables]
     slope, step = float(exact_gradient(air) @ flat(direction)), 1e-6
     values = []
@@ -131,14 +131,14 @@ def test_z_pres_is_drawn_as_often_as_q_says_and_by_its_own_noise(air):
 
 def test_baseline_loss_reaches_the_baseline_alone(air):
     """Neither does the guide's gradient depend on the fit, nor the baseline's on anything else."""
-    baseline = air.parts["baseline"]
+    baseline = air.variables_by_part["baseline"]
     with tf.GradientTape(persistent=True) as tape:
         evaluation = air.evaluate_elbo(IMAGES, NOISE)
         through_baseline = tf.reduce_sum(tf.square(evaluation.baseline))
         misfit = (costs(evaluation) - evaluation.baseline) / TINY.baseline_scale
         misfit = tf.reduce_sum(tf.square(misfit)) / BATCH
         loss, _ = air.training_loss(IMAGES, NOISE, 0)
-    assert set(tape.gradient(through_baseline, air.parts["air"])) == {None}
+    assert set(tape.gradient(through_baseline, air.variables_by_part["air"])) == {None}
     for ours, expected in zip(tape.gradient(loss, baseline), tape.gradient(misfit, baseline)):
         np.testing.assert_allclose(ours, expected, atol=1e-12)
         assert np.any(np.asarray(expected) != 0)

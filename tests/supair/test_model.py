@@ -62,7 +62,7 @@ def test_every_weight_is_trained_in_one_part_and_has_a_path_of_its_own(kind, con
     paths = [variable.path for variable in first.trainable_variables]
     assert len(set(paths)) == len(paths)
     assert paths == [variable.path for variable in second.trainable_variables]
-    in_parts = {name: [v.path for v in part] for name, part in first.parts.items()}
+    in_parts = {name: [v.path for v in part] for name, part in first.variables_by_part.items()}
     assert sorted(sum(in_parts.values(), [])) == sorted(paths)
     if kind is AIR:
         assert [name for name in paths if name.startswith("baseline")] == in_parts["baseline"]

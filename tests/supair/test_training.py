@@ -186,9 +186,9 @@ def test_every_part_has_its_learning_rate_and_falls_to_it_in_a_warm_up():
     model = SuPAIR(tiny.MODEL, 3)
     optimizer, found = Optimizer(model, config), []
     for _ in range(6):
-        before = {part: variables[0].numpy() for part, variables in model.parts.items()}
+        before = {part: variables[0].numpy() for part, variables in model.variables_by_part.items()}
         optimizer.apply([tf.ones_like(variable) for variable in model.trainable_variables])
-        moved = {part: before[part] - model.parts[part][0].numpy() for part in rates}
+        moved = {part: before[part] - model.variables_by_part[part][0].numpy() for part in rates}
         found.append([np.mean(moved[part]) / rates[part] for part in rates])
     expected = np.repeat([[3.0], [2.5], [2.0], [1.5], [1.0], [1.0]], 3, axis=1)
     np.testing.assert_allclose(found, expected, rtol=2e-3)
