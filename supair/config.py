@@ -34,7 +34,7 @@ def _require_integers(config: object, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        require(good, f"{name} to be an integer of at least {least}", value)
+        require(good, f"{name} to be an integer of at least {least}", repr(value))
 
 
 def _require_positive(config: object, *names: str) -> None:
@@ -212,7 +212,7 @@ class TrainingConfig:
 
     seed: int = 0
     batch_size: int = 256
-    # Adam's, by part of the model (its property `parts`).
+    # Adam's, by part of the model (its `variables_by_part`).
     learning_rates: Mapping[str, float] = field(
         default_factory=lambda: {"inference": 1e-3, "object": 1e-3, "background": 1e-3}
     )
@@ -262,10 +262,8 @@ SUPAIR_RECIPES = {
     "robust": TrainingConfig(averaging=16.0, warm_up=WarmUp()),
 }
 
-# 1e-4 for guide and decoder is Pyro's recommendation.  Its 0.1 for the baseline belongs to a target
-# that sums the cost over the whole data set, 937.5 times a scene's cost in nats; ours is a scene's
-# cost in units of `baseline_scale`, so the rate is smaller: ten times the guide's, because the
-# baseline has to keep up with a cost that changes.
+# Pyro's 1e-4 for guide and decoder.  Its 0.1 for the baseline is for the cost summed over the data
+# set; ours is a scene's, in units of `baseline_scale`.  It has to keep up with a cost that changes.
 _AIR_TRAINING = TrainingConfig(
     batch_size=64, learning_rates={"air": 1e-4, "baseline": 1e-3}, log_every=250
 )
@@ -303,11 +301,8 @@ class Convergence(NamedTuple):
 def resolve(
     class_name: str, model: Any, training: TrainingConfig, identity: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a run's `config.json` holds: everything that decides the run, as plain values.
-
-    These are the model's class and configuration, how it is trained, and what else decides the run,
-    such as its data.
-    """
+    """What a run's `config.json` holds, as plain values: the model's class and configuration, how it
+    is trained, and what else decides the run, such as its data."""
     configuration = {"class": class_name, **dataclasses.asdict(model)}
     content = {"model": configuration, "training": dataclasses.asdict(training), **identity}
     return json.loads(json.dumps(content))

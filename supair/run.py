@@ -25,7 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from supair.config import Convergence, TrainingError
+from supair.config import Convergence, TrainingConfig, TrainingError, resolve
 
 FORMAT_VERSION = "1"
 KEPT_CHECKPOINTS = 2
@@ -72,6 +72,8 @@ def read_configuration(directory: Path | str) -> dict[str, Any]:
             raise ValueError("no JSON object")
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file; expected a run's folder") from None
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror})") from None
     except _UNREADABLE as error:
         raise TrainingError(f"{path}: damaged ({error}); {_START_AGAIN}") from None
     return content
@@ -128,7 +130,7 @@ def _checkpoints(directory: Path) -> list[Path]:
     folder = directory / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
     names = [name for name in names if re.fullmatch(r"epoch-\d+\.safetensors", name)]
-    return [folder / name for name in sorted(names, reverse=True)]
+    return [folder / name for name in sorted(names, key=lambda n: (len(n), n), reverse=True)]
 
 
 def _newest(directory: Path, with_tensors: bool) -> tuple[Path, dict[str, np.ndarray], bytes]:
@@ -234,10 +236,7 @@ class RunFolder:
         self._lock.release()
 
     def restore(self) -> dict[str, np.ndarray]:
-        """The variables of the newest whole checkpoint, by name; none before the first epoch.
-
-        Rows that it does not know are cut off the log: they are of an epoch that did not end.
-        """
+        """The newest whole checkpoint's variables, none at first; rows it does not know are cut."""
         _, tensors, log = _newest(self.directory, with_tensors=True)
         path = self.directory / "log.jsonl"
         with self._own_errors():
@@ -286,9 +285,13 @@ def load_weights(model: Any, directory: Path | str) -> None:
     """
     path = Path(directory) / "config.json"
     try:
-        seed = read_configuration(directory)["training"]["seed"]
-        if model.seed != seed:  # which variables a leaf region has depends on it
-            raise ValueError(f"a model of seed {seed}, not {model.seed}")
+        configuration = read_configuration(directory)
+        training = TrainingConfig(configuration["training"]["seed"])
+        if model.seed != training.seed:  # which variables a leaf region has depends on it
+            raise ValueError(f"a model of seed {training.seed}, not {model.seed}")
+        expected = resolve(type(model).__name__, model.config, training, {})["model"]
+        if different := _difference(configuration["model"], expected, "model"):
+            raise ValueError(different)
         path = Path(directory) / WEIGHTS
         if path.exists():
             tensors = _parse(path)[1]

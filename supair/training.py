@@ -241,10 +241,12 @@ def train(
     for part, of_part in scenes.items():
         shape = tuple(of_part.images.shape[1:])
         require(shape == (side, side), f"{part} scenes of {side} x {side} pixels", shape)
+    require(model.seed == config.seed, f"a model of the run's seed {config.seed}", model.seed)
     extra_noise = config.warm_up.extra_noise if config.warm_up else 0
     noise_size, train_scenes = model.noise_size + extra_noise, scenes["train"]
     steps_per_epoch = steps_of_epoch(config, len(train_scenes))
-    configuration = resolve(type(model).__name__, model.config, config, identity or {})
+    identity = identity or {"data": getattr(train_scenes, "checksum", None)}
+    configuration = resolve(type(model).__name__, model.config, config, identity)
     with RunFolder(directory, configuration, lock_timeout) as run:
         optimizer = Optimizer(model, config)
         state = {MODEL_PREFIX + variable.path: variable for variable in model.variables}

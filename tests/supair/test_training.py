@@ -224,7 +224,7 @@ def test_airs_warm_up_has_noise_of_its_own_and_ends(tmp_path):
     data = {"train": tiny.scenes(), "test": tiny.scenes(20, 1)}
     recipe = dataclasses.replace(AIR_RECIPES["robust"], batch_size=8, log_every=3)
     recipe = dataclasses.replace(recipe, warm_up=AirWarmUp(steps=7))
-    rows = training.train(tmp_path, AIR(config, 3), data, recipe, 2, compiled=False)
+    rows = training.train(tmp_path, AIR(config), data, recipe, 2, compiled=False)
     assert [row["step"] for row in rows] == [3, 5, 6, 9, 10]
     assert set(rows[-1]["elbo_terms"]) == {"likelihood", "count", "where", "what"}
 
