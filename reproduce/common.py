@@ -1,5 +1,4 @@
-"""What every script needs first: the repository on the path, options, files that are written whole,
-and errors in one line."""
+"""What every script needs first: the repository on the path, options, whole files, errors."""
 
 import argparse
 import io

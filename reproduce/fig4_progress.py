@@ -1,5 +1,4 @@
-"""Figure 4: what SuPAIR finds in the same test scenes as it trains, Multi-MNIST left, Sprites
-right.
+"""Figure 4: what SuPAIR finds in the same test scenes as it trains, on Multi-MNIST and Sprites.
 
     python reproduce/fig4_progress.py             trains what is missing of one seed, then draws
     python reproduce/fig4_progress.py --recorded  draws the recorded run, at once

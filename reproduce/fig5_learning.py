@@ -18,7 +18,7 @@ import numpy as np
 from data import DATASETS
 from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment, title
 from reproduce.train import Logs, read_logs, train_missing
-from supair.config import PAPER_EPOCHS
+from supair.config import PAPER_EPOCHS, TrainingError
 
 # Models with their recipes, and how they are drawn.
 CURVES = {
@@ -28,11 +28,8 @@ CURVES = {
     ("air", "paper"): {"color": "tab:orange"},
     ("air", "robust"): {"color": "tab:brown", "linestyle": "--"},
 }
-FIGURES = {
-    "fig5_learning": ("seconds",),
-    "fig5_learning_epochs": ("epochs",),
-    "fig5_seeds": ("epochs", True),
-}
+FIGURES = {"fig5_learning": ("seconds",), "fig5_learning_epochs": ("epochs",)}
+FIGURES["fig5_seeds"] = ("epochs", True)
 
 
 class Curve(NamedTuple):
@@ -109,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         wanted = [Experiment(model, dataset, recipe, s) for s, model, recipe, dataset in each]
         failures = train_missing(wanted, PAPER_EPOCHS, False, options)
     curves = {key: collect(read_logs(*key, seeds, runs)) for key in keys}
+    if not any(curves.values()):
+        raise TrainingError(f"{runs or 'recorded/'}: none of these runs is there to draw")
     for name, how in FIGURES.items():
         common.save_figure(draw(curves, *how), options.output / name)
     for (model, recipe, dataset), curve in curves.items():

@@ -103,9 +103,7 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     parser.add_argument("--seed", type=common.seed, default=0, help="of the runs (default: 0)")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs, in RUNS/quick"
-    )
+    parser.add_argument("--quick", action="store_true", help="3 epochs, in RUNS/quick")
     parser.add_argument("--pretrained", action="store_true", help="train nothing; SuPAIR alone")
     common.add_output(parser)
     common.add_training(parser)

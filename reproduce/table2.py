@@ -86,7 +86,9 @@ def _result(log: list[dict[str, Any]], epochs: int, criterion) -> dict[str, Any]
     epoch = criterion.last_epoch([row["elbo"] for row in ends], epochs) if criterion else epochs
     if epoch is None or epoch > len(ends):
         return None
-    return {name: ends[epoch - 1].get(name) for name in ("epoch", *NUMBERS, "collapse")}
+    found = {name: ends[epoch - 1].get(name) for name in ("epoch", *NUMBERS, "collapse")}
+    converged = not criterion or criterion.reached([row["elbo"] for row in ends[:epoch]])
+    return {**found, "mark": "" if converged else "not converged"}
 
 
 def format_table(rows: list[Row]) -> str:
@@ -113,7 +115,7 @@ def format_table(rows: list[Row]) -> str:
         table.append([TITLES[row.dataset], *_cells(row)])
         for seed, result in row.measured(last).items():
             alone = {column: {seed: result} if column == last else {} for column in columns}
-            mark = f"collapsed: {result['collapse']}" if result["collapse"] else ""
+            mark = f"collapsed: {result['collapse']}" if result["collapse"] else result["mark"]
             label = f"  seed {seed}, epoch {result['epoch']:.0f}"
             table.append([label, *_cells(dataclasses.replace(row, results=alone), ""), mark])
     widths = [22, *[10, *[14] * len(columns)] * 2, 13, 11, 0]
@@ -219,6 +221,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.models = options.models or (["supair"] if quick else ["supair", "air"])
     options.datasets = options.datasets or (QUICK_DATASETS if quick else DATASETS)
     options.recipe = options.recipe or (RECIPES if recorded else ["robust"])
+    for model, dataset in itertools.product(options.models, options.datasets):
+        if dataset not in MODELS[model].configurations:
+            parser.error(f"argument --datasets: {model} is not made for {dataset}")
     options.epochs = options.epochs or (QUICK_EPOCHS if quick else PAPER_EPOCHS)
     options.seeds = options.seeds or (None if recorded else [0] if quick else PAPER_SEEDS)
     options.converge |= recorded
