@@ -263,7 +263,7 @@ SUPAIR_RECIPES = {
 }
 
 # Pyro's 1e-4 for guide and decoder.  Its 0.1 for the baseline is for the cost summed over the data
-# set; ours is a scene's, in units of `baseline_scale`.  It has to keep up with a cost that changes.
+# set; ours is a scene's, in units of `baseline_scale`.  It has to follow a cost that changes.
 _AIR_TRAINING = TrainingConfig(
     batch_size=64, learning_rates={"air": 1e-4, "baseline": 1e-3}, log_every=250
 )
