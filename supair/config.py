@@ -301,8 +301,8 @@ class Convergence(NamedTuple):
 def resolve(
     class_name: str, model: Any, training: TrainingConfig, identity: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a run's `config.json` holds, as plain values: the model's class and configuration, how it
-    is trained, and what else decides the run, such as its data."""
+    """What a run's `config.json` holds, as plain values: the model's class and configuration, how
+    it is trained, and what else decides the run, such as its data."""
     configuration = {"class": class_name, **dataclasses.asdict(model)}
     content = {"model": configuration, "training": dataclasses.asdict(training), **identity}
     return json.loads(json.dumps(content))
