@@ -21,9 +21,9 @@ import common
 from data import DATASETS, SIZES
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
 from reproduce.records import RECORDED, read_record
-from reproduce.train import is_done, read_logs, train_missing
+from reproduce.train import read_logs, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
-from supair.run import read_rows
+from supair.run import is_finished, read_rows
 
 QUICK_DATASETS, QUICK_EPOCHS = ("multi_mnist", "sprites"), 2
 ALL_MODELS = ("supair", "supair_no_background", "supair_poon_domingos", "air")
@@ -83,11 +83,12 @@ def collect(options: argparse.Namespace, variants: list, datasets: list) -> list
 def _result(log: list[dict[str, Any]], epochs: int, criterion) -> dict[str, Any] | None:
     """What a log says after so many epochs or, by a criterion, of convergence after these."""
     ends = [row for row in log if "elbo" in row]
-    epoch = criterion.last_epoch([row["elbo"] for row in ends], epochs) if criterion else epochs
+    elbos = [row["elbo"] for row in ends]
+    epoch = criterion.last_epoch(elbos, epochs) if criterion else epochs
     if epoch is None or epoch > len(ends):
         return None
     found = {name: ends[epoch - 1].get(name) for name in ("epoch", *NUMBERS, "collapse")}
-    converged = not criterion or criterion.reached([row["elbo"] for row in ends[:epoch]])
+    converged = not criterion or criterion.reached(elbos[:epoch])
     return {**found, "mark": "" if converged else "not converged"}
 
 
@@ -147,8 +148,10 @@ def describe_work(wanted: list[Experiment], options: argparse.Namespace) -> str:
     left: dict[str, list[int]] = {}
     for experiment in wanted:
         with contextlib.suppress(TrainingError):  # of which `train_missing` tells
-            if not is_done(experiment, options.epochs, options.converge, options.runs):
-                done = [0, *(row["step"] for row in experiment.read_rows(options.runs))][-1]
+            rows = experiment.read_rows(options.runs)
+            criterion = MODELS[experiment.model].convergence if options.converge else None
+            if not is_finished(rows, options.epochs, criterion):
+                done = rows[-1]["step"] if rows else 0
                 steps = max(0, options.epochs * experiment.steps_per_epoch - done)
                 left.setdefault(experiment.model, []).append(steps)
     number, until = sum(map(len, left.values())), " and then converged" * options.converge

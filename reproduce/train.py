@@ -42,9 +42,7 @@ def train_missing(
     """Train the runs that have not done so many epochs, or beyond these have not converged.
 
     `options` are those of `common.add_training`; `on_end` is called whenever a run has ended.
-
-    Returns:
-      a line for every run that failed; the others went on.
+    Returns a line for every run that failed; the others went on.
     """
     missing, failures = [], []
     for experiment in experiments:
@@ -147,8 +145,7 @@ def _on_dask(commands: list[list[str]], options) -> Iterator[tuple[int, str]]:
 def run_process(arguments: list[str], is_wanted: Callable[[], bool] = lambda: True) -> str:
     """Run Python with arguments of this script; it ends with this process, however that ends.
 
-    Returns:
-      what went wrong; "" if nothing did.
+    Returns what went wrong; "" if nothing did.
     """
     command, pipe = [sys.executable, *arguments], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as child:
