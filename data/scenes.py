@@ -6,6 +6,7 @@ pixels, tight around the ink of a stamp, that is its pixels above 0.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 import zlib
 from pathlib import Path
@@ -76,7 +77,7 @@ def multi_mnist(
             stamps[sizes == size, :size, :size] = _resize(chosen[sizes == size], size)
         return stamps, corners
 
-    return _compose(num_scenes, draw, rng, 255, side, most)
+    return _compose(num_scenes, draw, rng, 255, side, most, together=most)
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -88,21 +89,27 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
     return images
 
 
-_SMALLEST, _LARGEST = 12, 16  # sides of sprites in pixels
+_SMALLEST, _LARGEST = 12, 16  # sides of sprites' squares in pixels
 
 
 def _draw_sprites(size: int) -> np.ndarray:
-    """A circle, a square and a diamond, each in the upper left of a stamp: [3, 16, 16] uint8."""
-    offset = np.abs(np.arange(size) - (size - 1) / 2)
-    circle = offset[:, None] ** 2 + offset**2 <= (size / 2) ** 2
+    """A circle, a square and a diamond, each in the upper left of a stamp: [3, 16, 16] uint8.
+
+    Circle and diamond lie within the square's half side of its pixel `size // 2`, so they are 11,
+    13 or 15 pixels wide and begin at pixel 1 (code).
+    """
+    half = size // 2
+    offset = np.abs(np.arange(size) - half)
+    circle = offset[:, None] ** 2 + offset**2 < half**2
     square = np.ones([size, size], bool)
-    diamond = offset[:, None] + offset <= size / 2
+    diamond = offset[:, None] + offset < half
     shapes = [10 * circle, 8 * square, 7 * diamond]  # in tenths, which are stored exactly
     return np.array([np.pad(shape, (0, _LARGEST - size)) for shape in shapes], np.uint8)
 
 
 def sprites(num_scenes: int, rng: Generator) -> Scenes:
-    """Scenes of 0 to 2 circles, squares and diamonds; those in which two share a pixel are redrawn.
+    """Scenes of 0 to 2 circles, squares and diamonds; one that shares a pixel with another is
+    redrawn alone (code).
 
     A sprite's corner is uniform on 0..38 and its size a uniform integer on 12..16, as far as the
     scene goes.
@@ -114,7 +121,7 @@ def sprites(num_scenes: int, rng: Generator) -> Scenes:
         sizes = rng.integers(_SMALLEST, np.minimum(_LARGEST, SIDE - corners.max(axis=1)) + 1)
         return stamps[sizes - _SMALLEST, rng.integers(3, size=number)], corners
 
-    return _compose(num_scenes, draw, rng, 10, SIDE, 2)
+    return _compose(num_scenes, draw, rng, 10, SIDE, 2, together=1)
 
 
 def ink_boxes(stamps: np.ndarray) -> np.ndarray:
@@ -125,25 +132,31 @@ def ink_boxes(stamps: np.ndarray) -> np.ndarray:
     return np.concatenate([start, (stop - start) * on.any(axis=2)], axis=1)
 
 
-def _compose(num_scenes: int, draw, rng: Generator, white: int, side: int, most: int) -> Scenes:
-    """Add up stamps, and draw scenes again while any of their pixels is brighter than white.
+def _compose(
+    num_scenes: int, draw, rng: Generator, white: int, side: int, most: int, together: int
+) -> Scenes:
+    """Add up to `most` stamps to each scene, so many `together`, and draw these again while they
+    make any pixel brighter than white.
 
     `draw(n)` gives stamps [n, edge, edge] uint8, black beyond the scene, and their corners [n, 2].
     """
     counts = rng.integers(0, most + 1, num_scenes).astype(np.uint8)
     images = np.zeros([num_scenes, side, side], np.uint8)
     boxes = np.zeros([num_scenes, most, 4], np.float32)
-    for chunk in np.array_split(np.arange(num_scenes), range(CHUNK, num_scenes, CHUNK)):
-        pending = chunk[counts[chunk] > 0]
+    chunks = np.array_split(np.arange(num_scenes), range(CHUNK, num_scenes, CHUNK))
+    for chunk, first in itertools.product(chunks, range(0, most, together)):
+        pending = chunk[counts[chunk] > first]
         while len(pending):
-            owner = np.repeat(np.arange(len(pending)), counts[pending])
-            slot = np.concatenate([np.arange(count) for count in counts[pending]])
+            numbers = np.minimum(counts[pending] - first, together)
+            owner = np.repeat(np.arange(len(pending)), numbers)
+            slot = np.concatenate([first + np.arange(number) for number in numbers])
             stamps, corners = draw(len(owner))
             edge = stamps.shape[1]
-            canvas = np.zeros([len(pending), side + edge, side + edge], np.uint16)
+            canvas = np.pad(images[pending], ((0, 0), (0, edge), (0, edge))).astype(np.uint16)
             for scene, stamp, (left, top) in zip(owner, stamps, corners):
                 canvas[scene, top : top + edge, left : left + edge] += stamp
-            images[pending] = np.minimum(canvas, 255)[:, :side, :side]
             boxes[pending[owner], slot] = ink_boxes(stamps) + np.pad(corners, ((0, 0), (0, 2)))
-            pending = pending[canvas.max(axis=(1, 2)) > white]
+            good = canvas.max(axis=(1, 2)) <= white
+            images[pending[good]] = canvas[good, :side, :side]
+            pending = pending[~good]
     return Scenes(images, counts, boxes, white)

@@ -19,7 +19,7 @@ import numpy as np
 from data.backgrounds import grid, noisy
 from data.scenes import MNIST_PATH, DataError, Scenes, check, load_mnist, multi_mnist, sprites
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DEFAULT_DIRECTORY = Path(__file__).parent / "generated"
 DATASETS = ("multi_mnist", "sprites", "noisy_mnist", "grid_mnist")  # the paper's
 # Multi-MNIST with other scenes, which are not in the paper: side in pixels and largest count.

@@ -10,7 +10,7 @@ from data import DataError, scenes
 SIZES = (300, 60)
 CONTENTS = {  # SHA-256 of images and counts, train and test, of seeds 0 to 5
     "multi_mnist": "b44902187813c8de7b461142250a033faf1d3ed9fb079581c1a63b2380737d4e",
-    "sprites": "54bf6d44515cbf72095e3abf16272e5fa39bfdfd8b488da45b8e846ee742d8af",
+    "sprites": "9d0d0e5b3c2fc53d84266c821b54f7cd9c66c67360f627471c80483a00e580d3",
     "noisy_mnist": "8bbf761308bbce233de74d55abca7b704adfbe7449e9287e3cff93e1cbfe373a",
     "grid_mnist": "aa0d979ae5a9e7101383c9b9299f3ffe6102fdcf8a0eeb6c7cb44b7812ff82a3",
     "multi_mnist_3": "532207c37fcbf949a0ba453cf0b3318caadc1732f52ca216c4553bd2da9e6bb7",
@@ -70,21 +70,46 @@ def test_digits_are_mnists_digits_shrunk_bilinearly_by_normal_scales():
     assert [np.mean(sizes), np.std(sizes)] == pytest.approx([21.2, 1.75], abs=0.15)
 
 
-CIRCLE = [4, 8, 10, 10, 12, 12, 12, 12, 10, 10, 8, 4]  # pixels at most 6 from the middle, by rows
-DIAMOND = [2, 4, 6, 8, 10, 12, 12, 10, 8, 6, 4, 2]  # |x| + |y| at most 6
+# Widths by rows: the pixels less than 6, 7 or 8 from the middle one.
+CIRCLES = {
+    11: [7, 9, 11, 11, 11, 11, 11, 11, 11, 9, 7],
+    13: [7, 9, 11, 13, 13, 13, 13, 13, 13, 13, 11, 9, 7],
+    15: [7, 11, 13, 13, 15, 15, 15, 15, 15, 15, 15, 13, 13, 11, 7],
+}
+DIAMONDS = {  # |x| + |y| below 6, 7 or 8
+    11: [1, 3, 5, 7, 9, 11, 9, 7, 5, 3, 1],
+    13: [1, 3, 5, 7, 9, 11, 13, 11, 9, 7, 5, 3, 1],
+    15: [1, 3, 5, 7, 9, 11, 13, 15, 13, 11, 9, 7, 5, 3, 1],
+}
+SQUARES = {size: [size] * size for size in range(12, 17)}
 
 
-@pytest.mark.parametrize("level, widths", [(10, CIRCLE), (8, [12] * 12), (7, DIAMOND)])
-def test_sprites_shapes_and_their_boxes(level, widths):
+@pytest.mark.parametrize("level, shapes", [(10, CIRCLES), (8, SQUARES), (7, DIAMONDS)])
+def test_sprites_shapes_and_their_boxes(level, shapes):
     images, counts, boxes, white = data.make("sprites", 5, (600, 1))["train"]
     assert white == 10 and set(np.unique(images)) == {0, 7, 8, 10}
     of_level = (counts == 1) & (images.max(axis=(1, 2)) == level)
-    assert of_level.sum() > 40 and set(boxes[of_level, 0, 2]) == {12, 13, 14, 15, 16}
-    expected = [abs(np.arange(12) - 5.5) < width / 2 for width in widths]
+    assert of_level.sum() > 40 and set(boxes[of_level, 0, 2]) == set(shapes)
     for image, box in zip(images[of_level], boxes[of_level, 0]):
-        assert box[2] == box[3]
-        if box[2] == 12:
-            np.testing.assert_array_equal(crop(image, box) / level, expected)
+        size = int(box[2])
+        middle = np.arange(size) - (size - 1) / 2
+        expected = [abs(middle) < width / 2 for width in shapes[size]]
+        np.testing.assert_array_equal(crop(image, box) / level, expected)
+
+
+def test_sprites_begin_at_their_squares_corner_or_a_pixel_inside():
+    boxes = data.make("sprites", 5, (3000, 1))["train"].boxes[:, 0]
+    boxes = boxes[boxes[:, 2] > 0]
+    for width, starts in {11: (1, 39), 12: (0, 38)}.items():  # corners from 0 to 38
+        places = boxes[boxes[:, 2] == width, :2]
+        assert (places.min(), places.max()) == starts
+
+
+def test_a_sprite_that_overlaps_another_is_redrawn_alone():
+    first = data.make("sprites", 5, (3000, 1))["train"]
+    alone, pairs = (first.boxes[first.counts == count, 0, :2].mean() for count in (1, 2))
+    # The first sprite's place does not depend on whether there is another.
+    assert alone == pytest.approx(pairs, abs=0.8)
 
 
 WRONG = {
