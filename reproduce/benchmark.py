@@ -85,10 +85,11 @@ def measure(case_text: str) -> None:
 
 def make_steps(training, model, config, images, noise):
     """The compiled training step, and its arguments but for the last, the number of steps."""
-    optimizer = training.Optimizer(model, config)
-    if hasattr(config, "warm_up"):
-        return training.make_train_steps(model, optimizer, config.warm_up, 255), (images, noise)
+    if hasattr(training, "LearningRate"):
+        optimizer = training.Optimizer(model, config, 1)
+        return training.make_train_steps(model, optimizer, config, 255), (images, noise)
     # As at commit 9f8b7b8: noise has an axis for models trained together, a call a first step.
+    optimizer = training.Optimizer(model, config)
     train_steps = training.make_train_steps(model, optimizer, config.batch_size, 255)
     return train_steps, (images.reshape(-1, *images.shape[2:]), noise[:, None], 0)
 

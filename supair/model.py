@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
-from supair.config import ConfigError, ModelConfig, SpnConfig, WarmUp
+from supair.config import ConfigError, ModelConfig, SpnConfig, TrainingConfig
 from supair.geometry import SceneParts, crop, extract_patches, patch_points
 from supair.inference import InferenceNetwork, SceneDescription
 
@@ -136,16 +136,17 @@ class SuPAIR(keras.Model):
     def call(self, images) -> SceneDescription:
         return self.inference(images)
 
-    def training_loss(self, images, noise, training_step, warm_up: WarmUp | None = None):
+    def training_loss(self, images, noise, training_step, config: TrainingConfig | None = None):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO.
 
-        In a warm-up the bound is that of a description with other z_pres, and the loss, but not the
-        bound, has the last step's penalty added to it, unless that step is the only one.  `images`
-        and `noise` are as in `evaluate_elbo`; `training_step` steps have been made.
+        In a warm-up the bound is that of a description with other z_pres.  The loss, but not the
+        bound, has added to it the warm-up's penalty for the last step, unless that is the only one,
+        and afterwards the price of objects.  `images` and `noise` are as in `evaluate_elbo`;
+        `training_step` steps have been made.
         """
-        steps = self.config.num_steps
-        description, penalty = self.inference(images), 0.0
-        if warm_up is not None:
+        steps, config = self.config.num_steps, config or TrainingConfig()
+        description, penalty, weight = self.inference(images), 0.0, 0.0
+        if (warm_up := config.warm_up) is not None:
             weight = tf.nn.relu(1.0 - tf.cast(training_step, images.dtype) / warm_up.steps)
             if steps > 1:
                 # Dropout keeps a last step beyond the third less often, so it costs less.
@@ -154,7 +155,12 @@ class SuPAIR(keras.Model):
                 penalty *= tf.reduce_mean(description.z_pres[:, -1])
             z_pres = mix_with_dropout(description.z_pres, warm_up.keep_prob, weight)
             description = description._replace(z_pres=z_pres)
-        elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
+        terms = self._evaluate(images, description, noise).elbo
+        elbo = tf.reduce_mean(terms.total)
+        if config.object_price:
+            of_a_pixel = tf.nn.relu(tf.reduce_mean(terms.background)) / self.config.scene_size**2
+            price = (1.0 - weight) * config.object_price * tf.stop_gradient(of_a_pixel)
+            penalty += price * tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
         return penalty - elbo, elbo
 
     def boxes(self, description: SceneDescription):
