@@ -98,7 +98,16 @@ def format_table(rows: list[Row]) -> str:
     columns = list(rows[0].results)
     blank, last, full = [""] * len(columns), columns[-1], "quick" not in columns
     table = [
-        ["Table 2", "count accuracy, %", *blank, "ELBO, nats", *blank, "train ELBO", "box AP, %", "train s"],
+        [
+            "Table 2",
+            "count accuracy, %",
+            *blank,
+            "ELBO, nats",
+            *blank,
+            "train ELBO",
+            "box AP, %",
+            "train s",
+        ],
         ["", *["published", *columns] * 2],
     ]
     head, behind = None, []
