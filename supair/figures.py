@@ -46,7 +46,7 @@ def draw_scene(
     axes.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
     if count is not None:
         box = {"color": "black", "pad": 1, "alpha": 0.6}
-        axes.text(2, 2, str(count), color="white", fontsize=8, va="top", bbox=box)
+        axes.text(2, 2, str(count), color="white", fontsize=10, va="top", bbox=box)
 
 
 def paint_boxes(image: np.ndarray, boxes, present, zoom: int = 4) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Keras's conventions: configurations, copies, files, compile, fit and predict."""
 
 import copy
+import dataclasses
 import pickle
 
 import keras
@@ -15,9 +16,8 @@ from supair.evaluation import sample_noise
 from supair.extensions.exact import ExactSuPAIR
 from supair.extensions.object_models import MixtureSuPAIR, PerStepSuPAIR
 from supair.model import SuPAIR
-from supair.training import Optimizer, make_train_steps
 
-IMAGES = tiny.scenes(80).read(0, 80)
+IMAGES = tiny.scenes().read(0, 40)
 GRAPHS = poon_domingos_region_graph(6, 6, 3, 1), random_region_graph(144, 1, 2, 5)
 MODELS = {
     "paper": lambda: SuPAIR(tiny.MODEL, 1),
@@ -52,16 +52,15 @@ def test_copies_and_files_give_the_same_outputs(build, tmp_path):
         assert [v.path for v in found.variables] == [v.path for v in model.variables]
 
 
-def test_fit_takes_the_steps_of_the_loop():
+def test_fit_takes_the_steps_of_the_loop(tmp_path):
     """Ten of recipe `paper`, on the same batches of images and noise."""
-    noise = np.stack([sample_noise(4, 2, 1, step, 8) for step in range(10)])
-    start, model, other = (SuPAIR(tiny.MODEL, 1) for _ in range(3))
-    optimizer = Optimizer(model, SUPAIR_RECIPES["paper"])
-    steps = make_train_steps(model, optimizer, None, white=1, compiled=False)
-    steps(tf.reshape(IMAGES, [10, 8, 12, 12]), noise, 10)
-    other.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), run_eagerly=True)
-    other.fit(IMAGES, noise.reshape(80, 2, 4), batch_size=8, shuffle=False, verbose=0)
-    for old, variable, found in zip(start.variables, model.variables, other.variables):
+    recipe = dataclasses.replace(SUPAIR_RECIPES["paper"], seed=1, batch_size=8)
+    expected, rows = tiny.train(tmp_path, 2, recipe)
+    noise = np.concatenate([sample_noise(4, 2, 1, step, 8) for step in range(rows[-1]["step"])])
+    model, start = SuPAIR(tiny.MODEL, 1), SuPAIR(tiny.MODEL, 1)
+    model.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), run_eagerly=True)
+    model.fit(np.tile(IMAGES, [2, 1, 1]), noise, batch_size=8, shuffle=False, verbose=0)
+    for old, variable, found in zip(start.variables, expected.variables, model.variables):
         np.testing.assert_allclose(found, variable, atol=1e-6, err_msg=variable.path)
         assert not np.allclose(found, old, atol=1e-6)
 
@@ -71,7 +70,7 @@ def test_fit_draws_noise_by_the_seed_and_learns_with_any_optimizer():
     for seed in (1, 1, 2):
         model = SuPAIR(tiny.MODEL, seed)
         model.compile(keras.optimizers.RMSprop(1e-2), run_eagerly=True)
-        history = model.fit(IMAGES, batch_size=40, epochs=3, shuffle=False, verbose=0)
+        history = model.fit(IMAGES, batch_size=20, epochs=3, shuffle=False, verbose=0)
         losses.append(history.history["loss"])
     assert losses[0] == losses[1] != losses[2]
     assert losses[0][2] < losses[0][0] - 10
