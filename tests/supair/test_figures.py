@@ -25,16 +25,13 @@ def test_boxes_are_drawn_in_the_colours_of_their_steps():
 
 
 def test_an_outline_is_hidden_where_an_earlier_steps_box_is():
-    figure = Figure(figsize=(1, 1), dpi=120)  # ten dots a pixel
-    canvas = FigureCanvasAgg(figure)
-    for occlude in (True, False):
+    canvas = FigureCanvasAgg(figure := Figure(figsize=(1, 1), dpi=120))  # ten dots a pixel
+    for occlude, expected in ((True, 3 * [102]), (False, RGB[1])):
         axes = figure.add_axes((0, 0, 1, 1))
         draw_scene(axes, np.full([12, 12], 0.4), [(1, 1, 6, 6), (4, 4, 6, 6)], occlude=occlude)
         canvas.draw()
-        drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-        assert drawn[100, 40].tolist() == RGB[1]  # beside the first box
-        assert drawn[70, 20].tolist() == RGB[0]
-        assert drawn[55, 40].tolist() == (3 * [102] if occlude else RGB[1])
+        drawn = np.asarray(canvas.buffer_rgba())[[70, 100, 55], [20, 40, 40], :3]
+        assert drawn.tolist() == [RGB[0], RGB[1], expected]  # the last inside of the first box
 
 
 def test_boxes_larger_than_the_scene_run_along_its_edge():

@@ -41,11 +41,6 @@ def test_scenes_are_read_as_they_are(images):
     np.testing.assert_allclose(read * scenes.white, images, rtol=1e-6)
 
 
-def test_boxes_beyond_a_scenes_count_are_not_looked_at():
-    boxes = np.concatenate([NO_BOXES + [0, 0, 1, 2], NO_BOXES * np.nan], axis=1)
-    assert InMemoryScenes(GREY[..., np.newaxis], [1, 0], boxes).images.shape == (2, 3, 3)
-
-
 @pytest.mark.parametrize("arrays", WRONG.values(), ids=WRONG)
 def test_wrong_arrays_are_refused(arrays):
     with pytest.raises(ConfigError):
