@@ -54,7 +54,8 @@ def paint_boxes(image: np.ndarray, boxes, present, zoom: int = 4) -> np.ndarray:
     picture = Image.fromarray(np.kron(255 * image, np.ones([zoom, zoom])).astype(np.uint8))
     pen = ImageDraw.Draw(picture := picture.convert("RGB"))
     for step in np.flatnonzero(present)[::-1]:  # the first is in front
-        left, top, right, bottom = zoom * np.add(boxes[step], [0, 0, *boxes[step][:2]])
-        color = STEP_COLORS[step % len(STEP_COLORS)]
-        pen.rectangle([left, top, right - 1, bottom - 1], outline=color, width=2)
+        corner, size = np.split(np.multiply(zoom, boxes[step]), 2)
+        corners = np.sort([corner, corner + size - 1], axis=0)  # AIR's may be mirrored, and huge
+        corners, color = corners.clip(-9, picture.width + 9), STEP_COLORS[step % len(STEP_COLORS)]
+        pen.rectangle(corners.ravel().tolist(), outline=color, width=2)
     return np.asarray(picture)

@@ -43,7 +43,8 @@ def test_boxes_larger_than_the_scene_run_along_its_edge():
 
 def test_tensorboard_gets_the_bounds_terms_the_accuracy_and_scenes_with_boxes(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path))
-    examples = {"z_pres": [[0.9, 0.8, 0.1]], "boxes": [[[2, 2, 4, 4], [3, 2, 4, 4], [0, 0, 1, 1]]]}
+    boxes = [[2, 2, 4, 4], [3, 2, 4, 4], [9, 9, -1e12, -3]]
+    examples = {"z_pres": [[0.9, 0.8, 0.7]], "boxes": [boxes]}
     row = {"step": 7, "accuracy": 0.5, "elbo_terms": {"objects": -3.0}, "examples": examples}
     write_summaries(writer, [row], InMemoryScenes(np.ones([3, 12, 12])))
     events = tf.compat.v1.train.summary_iterator(str(next(tmp_path.iterdir())))
