@@ -147,9 +147,9 @@ def compare(commit: str, turns: int) -> dict:
 
 def draw(growth: dict[str, list[dict]]):
     """Time of a step (logarithmic) and peak memory against batch, side and number of steps."""
-    from matplotlib.figure import Figure  # not in the processes that measure memory
+    import common  # not in the processes that measure memory
 
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = common.new_figure(9, 4.5, layout="constrained")
     panels = figure.subplots(2, len(growth), sharex="col", sharey="row")
     for (above, below), (name, results) in zip(panels.T, growth.items()):
         sizes = [result[name] for result in results]

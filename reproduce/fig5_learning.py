@@ -21,13 +21,13 @@ from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment
 from reproduce.train import Logs, read_logs, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
 
-# Models with their recipes, and how they are drawn.
+# Models with their recipes, and how they are drawn, in colours by Okabe and Ito.
 CURVES = {
-    ("supair", "paper"): {"color": "tab:blue"},
-    ("supair", "robust"): {"color": "tab:cyan", "linestyle": "--"},
-    ("supair_no_background", "paper"): {"color": "tab:green"},
-    ("air", "paper"): {"color": "tab:orange"},
-    ("air", "robust"): {"color": "tab:brown", "linestyle": "--"},
+    ("supair", "paper"): {"color": "#0072B2"},
+    ("supair", "robust"): {"color": "#56B4E9", "linestyle": "--"},
+    ("supair_no_background", "paper"): {"color": "#009E73"},
+    ("air", "paper"): {"color": "#D55E00"},
+    ("air", "robust"): {"color": "#E69F00", "linestyle": "--"},
 }
 # By file name: against what, and whether there is a line a seed, or bins.
 FIGURES = {"fig5_learning": ("seconds", ""), "fig5_learning_epochs": ("epochs", "")}
@@ -76,15 +76,13 @@ def bin_times(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, how: str = ""):
     """A matplotlib figure of curves by model, recipe and data set; see `FIGURES`."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 8.4), layout="constrained")
+    figure = common.new_figure(12, 9.5, layout="constrained")
     mark = {"marker": "<", "linestyle": "", "fillstyle": "none"}
     on_edge = {"clip_on": False, "zorder": 5, **mark}
     for number, (axes, dataset) in enumerate(zip(figure.subplots(2, 2).flat, DATASETS)):
         axes.set(title=TITLES[dataset], ylim=(-3, 103), ylabel="count accuracy, %")
         axes.set_xlabel("seconds of training" if against == "seconds" else "epochs")
-        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         for k, (model, ends) in enumerate(FIGURE_5_ENDS.items()):
             color, edge = CURVES[model, "paper"]["color"], axes.get_yaxis_transform()
             right = 1 + 0.02 * k  # beside each other, because some are the same
@@ -108,7 +106,7 @@ def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, how: st
             axes.fill_between(x, mean - deviation, mean + deviation, **band)
         axes.plot([], [], label="published end", color="gray", **mark)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}  # so that it hides nothing
-        axes.legend(**below, ncols=2, fontsize=8)
+        axes.legend(**below, ncols=2)
     return figure
 
 

@@ -5,8 +5,9 @@
     python reproduce/fig6_noise.py --pretrained  at once: SuPAIR alone, with the pretrained weights
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction;
-columns: the same four test scenes with noise and on a grid, one of them empty.  AIR's boxes
-may be larger than the scene, and then run along its edge.
+columns: the same four test scenes with noise and on a grid, one of them empty.  Boxes are orange for
+the first step, then blue, then yellow; AIR's may be larger than the scene, and then run along its
+edge.
 """
 
 import argparse
@@ -72,17 +73,16 @@ def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, 
 
 def draw(halves: dict[str, list[Row]]):
     """A matplotlib figure."""
-    from matplotlib.figure import Figure
-
     from supair.figures import draw_scene
 
     height, width = max(map(len, halves.values())), len(halves) * COLUMNS
-    figure = Figure(figsize=(1.15 * (width + 1), 1.2 * height))
-    axes = figure.subplots(height, width, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    figure = common.new_figure(1.15 * (width + 1), 1.2 * height)
+    figure.subplots_adjust(0.08, 0.01, 0.99, 0.94, wspace=0.05, hspace=0.05)
+    axes = figure.subplots(height, width)
     for half, (title, rows) in enumerate(halves.items()):
-        axes[0, half * COLUMNS].set_title(title, loc="left", fontsize=9)
+        axes[0, half * COLUMNS].set_title(title, loc="left")
         for line, row in enumerate(rows):
-            axes[line, 0].set_ylabel(row.name, fontsize=8)
+            axes[line, 0].set_ylabel(row.name, fontsize=11)
             for k, panel in enumerate(axes[line, half * COLUMNS : (half + 1) * COLUMNS]):
                 occlude = not row.name.startswith("AIR")  # whose windows add up
                 image, count = row.images[k], row.counts[k]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from supair.config import Convergence, TrainingConfig, TrainingError, require, resolve
 from supair.evaluation import Evaluator, grey, sample_noise
+from supair.figures import paint_boxes
 from supair.hardware import describe_machine, has_gpu
 from supair.run import MODEL_PREFIX, RunFolder, assign, is_finished
 
@@ -164,20 +165,20 @@ def tensorflow_errors(directory: Path):
         raise TrainingError(f"{directory}: {reason}{hint}") from None
 
 
-def write_summaries(writer, rows: list[dict[str, Any]]) -> None:
-    """For TensorBoard."""
+def write_summaries(writer, rows: list[dict[str, Any]], scenes) -> None:
+    """For TensorBoard: numbers and, at the last row, the boxes in the first test scenes."""
     with writer.as_default():
         for row in rows:
-            for name in (
-                "train_elbo",
-                "train_elbo_mean",
-                "accuracy",
-                "elbo",
-                "mean_iou",
-                "average_precision",
-            ):
-                if row.get(name) is not None:
-                    tf.summary.scalar(name, row[name], step=row["step"])
+            terms = {f"elbo_terms/{k}": term for k, term in row.get("elbo_terms", {}).items()}
+            for name, value in (row | terms).items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value, step=row["step"])
+        examples = rows[-1]["examples"]
+        present = np.round(examples["z_pres"]) == 1  # [scene, step]
+        images = scenes.images[: len(present)] / scenes.white
+        found = zip(images, examples["boxes"], present)
+        painted = np.hstack([paint_boxes(*of_scene) for of_scene in found])
+        tf.summary.image("test_scenes", painted[np.newaxis], step=rows[-1]["step"])
     writer.flush()
 
 
@@ -302,7 +303,7 @@ def train(
                     require_finite(variable, f"{run.directory}: {name} after step {bar.n}")
                 rows[-1]["provenance"] = {**describe_machine(), **(provenance or {})}
                 run.save(rows, {name: np.asarray(variable) for name, variable in state.items()})
-                write_summaries(writer, rows)
+                write_summaries(writer, rows, scenes["test"])
                 collapse = rows[-1].get("collapse")
                 if collapse and collapse != done.get("collapse"):
                     what = f"collapsed, {collapse}, at step {rows[-1]['step']}"
