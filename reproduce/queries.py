@@ -1,6 +1,6 @@
 """What a tractable model answers: tighter bounds, object codes, completions, samples.
 
-Usage: python reproduce/queries.py [--model RUN], a run on Multi-MNIST
+    python reproduce/queries.py [--model RUN]    a run on Multi-MNIST; default: pretrained weights
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import common
 import numpy as np
-from digits import draw_rows
 from PIL import Image
 
 import data
@@ -113,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     common.add_json(parser, "the numbers")
     common.add_output(parser)
     options = parser.parse_args(argv)
+    from digits import draw_rows  # brings SciPy
+
     model, _ = load_model(options.model)
     scenes = data.load("multi_mnist", 0, options.data, mnist=options.mnist)
     mnist, rng = np.load(options.mnist), np.random.default_rng(0)

@@ -153,39 +153,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(function.__name__, description=function.__doc__)
         command.set_defaults(run=function)
         option = command.add_argument
-        option(
-            "--images", type=_existing, required=True, metavar="FOLDER_OR_FILE", help="see above"
-        )
-        option(
-            "--array",
-            default="images",
-            metavar="NAME",
-            help="the array of the file (default: images)",
-        )
+        option("--images", type=_existing, required=True, metavar="PATH", help=of_images)
+        option("--array", default="images", metavar="NAME", help="in a file (default: images)")
         option("--fit", choices=FITS, help="make each image one scene, or cut it into many")
         option("--output", type=Path, required=True, metavar="DIR", help="where to write")
     option = commands.choices["detect"].add_argument
-    what = "a run, or a folder of weights; in a checkout also multi_mnist and so on"
-    option("--model", required=True, metavar="PATH", help=what)
+    option("--model", required=True, metavar="PATH", help="a run, or a folder of weights")
     option = commands.choices["train"].add_argument
     number = {"type": _at_least_1, "metavar": "N"}
     pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
-    option(
-        "--max-objects",
-        **number,
-        default=3,
-        help="most in a scene (default: 3); the model has a step more",
-    )
+    option("--max-objects", **number, default=3, help="in a scene (default: 3); one more is found")
     option("--side", **number, help="of a scene, pixels (default: the images', or 50 with --fit)")
-    option(
-        "--patch-size", **number, default=28, help="side of the object model, pixels (default: 28)"
-    )
-    option("--object-size", **pair, help="widths, pixels (default: 0.3, 0.9 of the patch size)")
-    option("--object-variance", **pair, help="bounds of the SPN's leaves (default: by the noise)")
+    option("--patch-size", **number, default=28, help="side of an object's patch (default: 28)")
+    option("--object-size", **pair, help="widths, pixels (default: 0.3 and 0.9 patches)")
+    option("--object-variance", **pair, help="bounds for leaves (default: by the images' noise)")
     option("--background-variance", **pair, help="likewise")
-    option(
-        "--steps", **number, default=2000, help="of training, rounded up to epochs (default: 2000)"
-    )
+    option("--steps", **number, default=2000, help="rounded up to epochs (default: 2000)")
     option("--batch-size", **number, default=256, help="scenes a step (default: 256)")
     option("--seed", type=int, default=0, help="of weights, structures, order, noise (default: 0)")
     option("--recipe", choices=SUPAIR_RECIPES, default="robust", help="default: robust")
@@ -200,8 +183,8 @@ def _existing(text: str) -> Path:
 
 
 def _at_least_1(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
     return int(text)
 
 
