@@ -1,6 +1,6 @@
 """What a tractable model answers: tighter bounds, object codes, completions, samples.
 
-    python reproduce/queries.py [--model RUN]    a run on Multi-MNIST; default: pretrained weights
+python reproduce/queries.py [--model RUN]    a run on Multi-MNIST; default: pretrained weights
 """
 
 from __future__ import annotations
