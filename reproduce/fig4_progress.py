@@ -33,14 +33,14 @@ class Half(NamedTuple):
 
 
 def collect(
-    options: argparse.Namespace, runs: Sequence[Experiment], epochs: Sequence[float] = EPOCHS
+    options: argparse.Namespace, runs: Sequence[Experiment], epochs: Sequence[float] = ()
 ) -> list[Half]:
     """The figure's content; TrainingError if a run has no boxes near one of the epochs."""
     halves = []
     for run in runs:
         rows = read_boxes(run.dataset) if options.recorded else run.read_rows(options.runs)
         chosen = []
-        for epoch in epochs:
+        for epoch in epochs or EPOCHS:
             near = [r for r in rows if "examples" in r and abs(r["epoch"] - epoch) <= 0.25]
             if not near:
                 raise TrainingError(f"{run.title}: no boxes near epoch {epoch} in its log")

@@ -11,6 +11,7 @@ with its run.  Keep --threads the same for runs that are to be repeated bit by b
 
 import argparse
 import contextlib
+import math
 import os
 import statistics
 import subprocess
@@ -86,24 +87,26 @@ def describe_work(
 ) -> tuple[str, float]:
     """How many runs are done, and how long the others take, also in seconds, to so many epochs."""
     left: dict[str, list[int]] = {}
+    finished, total, lines = 0, 0.0, []
     for experiment in experiments:
         with contextlib.suppress(TrainingError):  # of which `train_missing` tells
             rows = experiment.read_rows(runs)
             criterion = MODELS[experiment.model].convergence if converge else None
-            if not is_finished(rows, epochs, criterion):
-                done = rows[-1]["step"] if rows else 0
-                steps = max(0, epochs * experiment.steps_per_epoch - done)
-                left.setdefault(experiment.model, []).append(steps)
-    number, total, lines = sum(map(len, left.values())), 0.0, []
+            if is_finished(rows, epochs, criterion):
+                finished += 1
+            else:
+                steps = epochs * experiment.steps_per_epoch - (rows[-1]["step"] if rows else 0)
+                left.setdefault(experiment.model, []).append(max(0, steps))
     for model, steps in left.items():
         pace, where = _seconds_per_step(model, runs)
         seconds = len(steps) * STARTING + sum(steps) * pace * MEASURING
-        time = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
-        what = f"{len(steps)} of {TITLES[model]}, {sum(steps):,} steps to epoch {epochs}"
+        hours, minutes = f"{seconds / 3600:.1f} hours", f"{math.ceil(seconds / 60)} minutes"
+        time = hours if seconds > 5400 else minutes
+        what = f"{len(steps)} of {TITLES[model]}, {sum(steps):,} steps"
         lines.append(f"  {what}: about {time}, at {pace:.3f} seconds a step ({where})")
         total += seconds
-    end = f"{epochs} epochs{' and on until converged' * converge}"
-    head = f"{len(experiments) - number} of {len(experiments)} runs of {end} are in {runs}"
+    end = f"epoch {epochs}{' and on until converged' * converge}"
+    head = f"{finished} of {len(experiments)} runs to {end} are in {runs}"
     return "\n".join([f"{head}; to train:" if lines else f"{head}.", *lines]), total
 
 
@@ -268,10 +271,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         named = {"choices": choices, "metavar": "NAME", "help": f"out of {', '.join(choices)}"}
         parser.add_argument(f"--{name}", required=True, **named)
     common.add_seeds(parser, "0-4")
-    epochs = {"type": common.positive, "default": PAPER_EPOCHS, "metavar": "N"}
-    parser.add_argument("--epochs", help="default: 20", **epochs)
-    until = "and on until the ELBO has converged"
-    parser.add_argument("--converge", action="store_true", help=until)
+    parser.add_argument("--epochs", type=common.positive, default=PAPER_EPOCHS, help="default: 20")
+    parser.add_argument("--converge", action="store_true", help="and on until converged")
     # Of the process of one run, which `run_process` starts:
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--lock-timeout", type=float, default=0.0, help=argparse.SUPPRESS)

@@ -1,5 +1,6 @@
 """Runs in processes of their own: what is trained, what is told, and how they end."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -137,7 +138,9 @@ def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
     write_run(tmp_path, runs[0], [row(156, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
     expected = 2 * train.STARTING + 3 * 156 * 3.0 * train.MEASURING
-    assert seconds == expected and f"{expected / 60:.0f} minutes" in told and "3.000 s" in told
+    assert (
+        seconds == expected and f"{math.ceil(expected / 60)} minutes" in told and "3.000 s" in told
+    )
     write_run(tmp_path, runs[1], [row(156, 1.0), row(312, 2.0)])
     assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
     monkeypatch.setattr(train, "LONG", 1000)
