@@ -100,8 +100,7 @@ def describe_work(
     for model, steps in left.items():
         pace, where = _seconds_per_step(model, runs)
         seconds = len(steps) * STARTING + sum(steps) * pace * MEASURING
-        hours, minutes = f"{seconds / 3600:.1f} hours", f"{math.ceil(seconds / 60)} minutes"
-        time = hours if seconds > 5400 else minutes
+        time = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{math.ceil(seconds / 60)} min"
         what = f"{len(steps)} of {TITLES[model]}, {sum(steps):,} steps"
         lines.append(f"  {what}: about {time}, at {pace:.3f} seconds a step ({where})")
         total += seconds

@@ -5,7 +5,6 @@ import sys
 from importlib import import_module
 
 __version__ = "0.1.0"
-
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever it or keras.json says
 elif (backend := sys.modules["keras"].config.backend()) != "tensorflow":

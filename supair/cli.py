@@ -19,18 +19,16 @@ _WARNING = re.compile(r"^(?!I\d{4} |WARNING: All log messages |E.* cuInit).", re
 
 
 class _Log:
-    """A file for what C++ code writes to descriptor 2 once TensorFlow is imported; Python's errors
-    and progress bars (`sys.stderr`) stay on the screen."""
+    """A file for what C++ writes to descriptor 2 once TensorFlow is imported, not `sys.stderr`."""
 
     path = os.devnull
 
     def find_spec(self, name: str, *_) -> None:  # called before every import
         if name == "tensorflow" and sys.stderr is sys.__stderr__:  # not yet
-            screen = os.dup(2)
+            sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # the screen
             with contextlib.suppress(OSError):  # if there is no folder to write to
                 self.path = tempfile.mkstemp(".log", f"supair-{os.getpid()}-")[1]
             os.dup2(os.open(self.path, os.O_WRONLY | os.O_APPEND), 2)
-            sys.stderr = open(screen, "w", buffering=1, errors="backslashreplace")
 
     def close(self, failed: bool) -> str:
         """Where the file is, if something failed and it may tell why; else it is removed."""

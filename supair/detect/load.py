@@ -19,17 +19,14 @@ _MODULES = {  # of the classes that a configuration may name; they bring TensorF
 
 
 def find_model(name: str) -> Path:
-    """The folder of this path or, in a checkout, of pretrained weights of this name.
-
-    Raises:
-      ConfigError: if there is none.
-    """
+    """The folder of this path or, in a checkout, of pretrained weights of this name; ConfigError if
+    there is none."""
     pretrained = Path(__file__).parents[2] / "reproduce" / "pretrained"
     names = sorted(config.parent.name for config in pretrained.glob("*/config.json"))
     if name in names and not Path(name).exists():
         return pretrained / name
-    known = f" or one of {', '.join(names)}" if names else ""
-    require(Path(name).is_dir(), f"--model PATH of a run or of weights{known}", name)
+    known = ", or ".join(["--model PATH of a run or of weights", *names])
+    require(Path(name).is_dir(), known, name)
     return Path(name)
 
 

@@ -138,9 +138,7 @@ def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
     write_run(tmp_path, runs[0], [row(156, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
     expected = 2 * train.STARTING + 3 * 156 * 3.0 * train.MEASURING
-    assert (
-        seconds == expected and f"{math.ceil(expected / 60)} minutes" in told and "3.000 s" in told
-    )
+    assert seconds == expected and f"{math.ceil(expected / 60)} min" in told and "3.000 s" in told
     write_run(tmp_path, runs[1], [row(156, 1.0), row(312, 2.0)])
     assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
     monkeypatch.setattr(train, "LONG", 1000)
