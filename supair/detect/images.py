@@ -38,7 +38,7 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _SAMPLE = 2000  # scenes that grey levels and variances are suggested from
 _BATCH = 250  # scenes
 _CLEARLY = 0.15  # how far levels differ from those of the training, in units of their contrast,
-_CLEARLY_APART = 0.4  # and a picture's from those of its set, for it to be said and done about
+_CLEARLY_APART = 0.65  # and a picture's from those of its set, for it to be said and done about
 _MANY = 0.05  # share of the images that may be so before training takes each with its own
 _EMPTY = 0.05  # what a scene's smoothed levels span, of the contrast, if there is nothing in it
 
@@ -381,10 +381,11 @@ class Levels(NamedTuple):
     inverted: bool  # whether black and white are exchanged
 
     def differ(self, other: Levels | Preparation, tolerance: float) -> bool:
-        """Whether they are apart by more than this share of the other's contrast."""
-        most = tolerance * (other.white - other.black)
-        ends = abs(self.black - other.black), abs(self.white - other.white)
-        return self.inverted != other.inverted or max(ends) > most
+        """Whether they are apart by more than this share of the other's contrast, or the ground by
+        more than half of it."""
+        ends = abs(self.white - other.white), abs(self.black - other.black)
+        far = max(ends[0], 2 * ends[1]) if not other.inverted else max(2 * ends[0], ends[1])
+        return self.inverted != other.inverted or far > tolerance * (other.white - other.black)
 
     def __str__(self) -> str:
         return f"{self.black:.4g} to {self.white:.4g}{', inverted' * self.inverted}"
