@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 import supair
 from supair.config import ConfigError
-from supair.detect.images import Images, Preparation, viewable
+from supair.detect.images import Images, Preparation
 from supair.figures import STEP_COLORS
 
+_BATCH = 250  # scenes at once
 _RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "overlays"]
 _BOX = ("left", "top", "width", "height", "confidence")
 _SHEET_SIDE = 6  # overlays along each side of the contact sheet
@@ -42,16 +43,16 @@ def detect(model: supair.SuPAIR, preparation: Preparation, images: Images) -> li
     Raises:
       ConfigError: if the images do not fit the preparation.
     """
-    nothing = Detection(np.zeros([0, 4]), np.zeros(0), np.zeros(0, int))
-    found: list[list[Detection]] = [[nothing] for _ in images.names]  # of every image's scenes
-    for scenes, places in preparation.scenes(images, "detecting", skip_empty=True):
-        description = model(scenes.astype(np.float32) / 255)
+    scenes, places = preparation.scenes(images)
+    found: list[list[Detection]] = [[] for _ in images.pictures]  # of every image's scenes
+    for start in tqdm(range(0, len(scenes), _BATCH), desc="detecting", unit="batch", disable=None):
+        description = model(scenes[start : start + _BATCH].astype(np.float32) / 255)
         present, sure = np.round(description.z_pres) == 1, description.at_least.numpy()
         boxes = model.boxes(description).numpy()  # [batch, step, 4]
-        for k, (number, window, size) in enumerate(places):
+        for k, (number, window) in enumerate(places[start : start + _BATCH]):
             in_image = window.to_image(boxes[k])
             steps = np.flatnonzero(present[k] & window.owns(in_image))
-            visible = _clip(in_image[steps], size)
+            visible = _clip(in_image[steps], images.pictures[number].shape[:2])
             found[number].append(Detection(visible, sure[k, steps], steps))
     return [Detection(*map(np.concatenate, zip(*of_image))) for of_image in found]
 
@@ -133,7 +134,8 @@ def _draw_pictures(directory: Path, images: Images, detections: list[Detection])
 
 def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
     """The image, enlarged if it is small, with all boxes in step colours and their number."""
-    overlay = Image.fromarray(viewable(picture)).convert("RGB")
+    levels = picture if picture.dtype == np.uint8 else np.round(255 * picture).astype(np.uint8)
+    overlay = Image.fromarray(levels).convert("RGB")
     zoom = max(1, math.ceil(_OVERLAY_SIDE / max(overlay.size)))
     overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
     longer = max(overlay.size)

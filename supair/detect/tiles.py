@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ class Window(NamedTuple):
 
 
 def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
-    """An image [height, width] as one scene [side, side]: its longer side fits, and its
+    """An image [height, width] in [0, 1] as one scene [side, side]: its longer side fits, and its
     median fills the rest."""
     if levels.shape == (side, side):
         return levels, Window(0.0, 0.0)
@@ -46,26 +45,25 @@ def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
     small = Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR)
     top, left = (side - height) // 2, (side - width) // 2
     scene = np.full([side, side], np.median(levels), np.float32)
-    scene[top : top + height, left : left + width] = small
+    scene[top : top + height, left : left + width] = np.clip(small, 0, 1)
     zoom_x, zoom_y = levels.shape[1] / width, levels.shape[0] / height
     return scene, Window(-left * zoom_x, -top * zoom_y, zoom_x, zoom_y)
 
 
-def cut_tiles(picture: np.ndarray, side: int, overlap: int) -> Iterator[tuple[np.ndarray, Window]]:
-    """Scenes [side, side] or [side, side, 3] that cover an image of such a form, as views;
-    neighbours share `overlap` pixels, and the image's median fills what lies beyond it."""
+def cut_tiles(levels: np.ndarray, side: int, overlap: int) -> list[tuple[np.ndarray, Window]]:
+    """Scenes [side, side] that cover an image [height, width]; neighbours share `overlap` pixels,
+    and the image's median fills what lies beyond it."""
     stride, margin = side - overlap, overlap // 2
-    height, width = picture.shape[:2]
-    rows, columns = (-(-length // stride) for length in (height, width))
-    shape = [n * stride + overlap for n in (rows, columns)]
-    padded = np.empty([*shape, *picture.shape[2:]], picture.dtype)
-    padded[:] = np.median(picture[:: 1 + height // 1000, :: 1 + width // 1000], axis=(0, 1))
-    padded[margin : margin + height, margin : margin + width] = picture
+    rows, columns = counts = [-(-length // stride) for length in levels.shape]
+    beyond = [(margin, side + n * stride - length) for n, length in zip(counts, levels.shape)]
+    padded = np.pad(levels, beyond, constant_values=np.median(levels))
+    tiles = []
     for top in range(0, rows * stride, stride):
         for left in range(0, columns * stride, stride):
             core = (left, top, left + stride, top + stride)
             scene = padded[top : top + side, left : left + side]
-            yield scene, Window(left - margin, top - margin, core=core)
+            tiles.append((scene, Window(left - margin, top - margin, core=core)))
+    return tiles
 
 
 def tile_overlap(config: ModelConfig) -> int:
