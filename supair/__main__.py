@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import inspect
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +91,19 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def detect(arguments: argparse.Namespace) -> int:
-    """Count and box the objects in images."""
-    from supair.detect import results  # brings Matplotlib
+    """Count and box the objects in images.
+
+    counts.csv    of each image its count, how sure that is (confidence: q(N = n), multiplied over
+                  the scenes that the image was cut into), and why it may be wrong (warning)
+    boxes.csv     left, top, width and height of each object in pixels, its score and its log_ratio
+    boxes.json    the same, as COCO has it
+    index.html    what was found, to be looked at; and overlays/, contact_sheet.png
+
+    log_ratio, in nats, is by how much the object model explains a box's pixels better than the
+    background model; score, from 0 to 1, is q(N >= i) of the step i that found the box, times the
+    chance that it holds an object by its log_ratio, at even odds.
+    """
+    from supair.detect import results  # brings Matplotlib and TensorFlow
 
     results.check_output(arguments.output, arguments.images)
     images = read_images(arguments.images, arguments.array)
@@ -98,13 +111,16 @@ def detect(arguments: argparse.Namespace) -> int:
     if arguments.fit:
         overlap = tile_overlap(model.config) if arguments.fit == "tile" else 0
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
-    detections = results.detect(model, preparation, images)
-    results.write_results(arguments.output, images, detections)
+    detections = results.detect(model, preparation, images, arguments.min_score)
+    doubts = results.find_doubts(detections)
+    results.write_results(arguments.output, images, detections, doubts, arguments.overlays)
     counts = np.array([len(found.boxes) for found in detections])
     print(
         f"{counts.sum()} objects in {len(counts)} images: {_histogram(np.bincount(counts))}; "
-        f"see {arguments.output / 'contact_sheet.png'}"
+        f"see {arguments.output / 'index.html'}"
     )
+    for doubt in doubts:
+        print(f"warning: {results.say(doubt, images.names)}", file=sys.stderr)
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
     return 0
@@ -148,7 +164,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m supair", description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="train | detect")
     for function in (train, detect):
-        command = commands.add_parser(function.__name__, description=function.__doc__)
+        text = inspect.getdoc(function)
+        command = commands.add_parser(function.__name__, description=text, formatter_class=raw)
         command.set_defaults(run=function)
         option = command.add_argument
         option("--images", type=_existing, required=True, metavar="FOLDER_OR_FILE")
@@ -157,8 +174,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         option("--output", type=Path, required=True, metavar="DIR", help="where to write")
     option = commands.choices["detect"].add_argument
     option("--model", type=_existing, required=True, help="a run, or a folder of weights")
-    option = commands.choices["train"].add_argument
     number = {"type": _at_least_1, "metavar": "N"}
+    option("--min-score", type=float, default=0.0, metavar="S", help="of a box (default: 0, all)")
+    option("--overlays", **number, default=300, help="images to draw, the first (default: 300)")
+    option = commands.choices["train"].add_argument
     pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
     option("--max-objects", **number, default=3, help="in a scene (default: 3); one more is found")
     option("--side", **number, help="of a scene in pixels (default: the images', or 50 with --fit)")

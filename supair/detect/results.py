@@ -1,151 +1,266 @@
-"""Objects found in images of one's own: counts, boxes, and pictures of both."""
+"""Objects found in images of one's own: counts, boxes and scores, and the files that hold them."""
 
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
-import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.colors import to_hex
-from PIL import Image, ImageDraw
+import tensorflow as tf
 from tqdm import tqdm
 
 import supair
 from supair.config import ConfigError
 from supair.detect.images import Images, Preparation
-from supair.figures import STEP_COLORS
+from supair.detect.report import draw_pictures, write_index
+from supair.detect.tiles import drop_doubles
+from supair.run import write_whole
 
 _BATCH = 250  # scenes at once
-_RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "overlays"]
-_BOX = ("left", "top", "width", "height", "confidence")
-_SHEET_SIDE = 6  # overlays along each side of the contact sheet
-_SHEET_CELL = 160  # pixels
-_OVERLAY_SIDE = 300  # pixels, at least, for the longer side of an overlay
+_LEAST_CONTRAST = 5  # grey levels of 255; below, a scene is uniform
+_RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
+_BOX = ("left", "top", "width", "height", "score", "log_ratio")
+_PARTIAL = ".supair-partial."  # begins the name of a folder of results that are being written
+_MOST, _FEW = 0.9, 10  # share of boxes or tiles, and least number of them, to have doubts about
+_AT_LIMIT = 0.05  # of the range of a box's widths
+_FORMULA = tuple("=+-@\t\r")  # a cell that begins so would be run by a spreadsheet
 
 
 class Detection(NamedTuple):
     """The objects found in one image."""
 
     boxes: np.ndarray  # [objects, 4] (left, top, width, height), image pixels, cut at its edges
-    confidence: np.ndarray  # [objects], q(N >= i) of the step that found it
-    step: np.ndarray  # [objects], which step of the model did, from 0
+    # [objects] in [0, 1]: q(N >= i) of the step i that found the object, times the chance that it
+    # is one by its log_ratio (at even odds).
+    score: np.ndarray
+    # [objects] nats: the log density of the object's patch, scaled as in the ELBO, less that of the
+    # same pixels under the background; what earlier steps hide counts for neither.
+    log_ratio: np.ndarray
+    width: np.ndarray  # [objects], 0 for the least that the model can give a box, 1 for the largest
+    confidence: float  # q(N = n) of the counts n in the image's scenes, their product
+    scenes: int  # that the image was cut into
+    empty: int  # scenes without objects
+    uniform: bool  # whether there is nothing to be seen
+    size: tuple[int, int]  # (width, height) in pixels
 
 
-def detect(model: supair.SuPAIR, preparation: Preparation, images: Images) -> list[Detection]:
-    """Find the objects in every image, at the mean of q(z_where | x).
+class Doubt(NamedTuple):
+    """Why a result may be wrong, and the numbers of the images that it is about."""
+
+    text: str
+    images: Sequence[int]
+
+
+def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
+    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x).
+
+    Returns:
+      Of each step z_pres, score, log_ratio, width (see `Detection`), left, top, width and height in
+      pixels, [batch, step, 8]; and q(N), [batch, step + 1].
+    """
+    config = model.config
+    noise = tf.zeros([len(scenes), config.num_steps, model.noise_size])
+    evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)
+    found, background = evaluation.description, evaluation.log_p_background
+    log_ratio = evaluation.log_p_objects + background[:, 1:] - background[:, :-1]
+    score = found.at_least * tf.sigmoid(log_ratio)
+    width = (found.where_loc[..., 0] - config.scale_min) / (config.scale_max - config.scale_min)
+    values = tf.stack([found.z_pres, score, log_ratio, width], axis=-1)
+    return tf.concat([values, model.boxes(found)], axis=-1), found.q_count
+
+
+def detect(
+    model: supair.SuPAIR, preparation: Preparation, images: Images, min_score: float = 0.0
+) -> list[Detection]:
+    """Find the objects in every image, each of them once; those of a lower score are left out.
 
     Raises:
       ConfigError: if the images do not fit the preparation.
     """
-    scenes, places = preparation.scenes(images)
-    found: list[list[Detection]] = [[] for _ in images.pictures]  # of every image's scenes
-    for start in tqdm(range(0, len(scenes), _BATCH), desc="detecting", unit="batch", disable=None):
-        description = model(scenes[start : start + _BATCH].astype(np.float32) / 255)
-        present, sure = np.round(description.z_pres) == 1, description.at_least.numpy()
-        boxes = model.boxes(description).numpy()  # [batch, step, 4]
-        for k, (number, window) in enumerate(places[start : start + _BATCH]):
-            in_image = window.to_image(boxes[k])
-            steps = np.flatnonzero(present[k] & window.owns(in_image))
-            visible = _clip(in_image[steps], images.pictures[number].shape[:2])
-            found[number].append(Detection(visible, sure[k, steps], steps))
-    return [Detection(*map(np.concatenate, zip(*of_image))) for of_image in found]
+    compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
+    pieces = zip(*preparation.scenes(images))
+    parts: list[list] = [[] for _ in images.pictures]  # of every image's scenes
+    with tqdm(desc="detecting", unit="scene", disable=None) as progress:
+        while batch := list(itertools.islice(pieces, _BATCH)):
+            scenes = np.stack([scene for scene, _ in batch])
+            full = len(batch) == _BATCH  # compiling takes seconds; a few scenes do without
+            values, q_count = compiled(scenes) if full else describe(model, scenes)
+            values, seen = np.asarray(values), np.ptp(scenes, axis=(1, 2)) >= _LEAST_CONTRAST
+            present = (np.round(values[..., 0]) == 1) & seen[:, None]
+            sure = np.take_along_axis(np.asarray(q_count), present.sum(axis=1)[:, None], 1)
+            sure = np.where(seen, sure[:, 0], 1.0)
+            for k, (_, (number, window)) in enumerate(batch):
+                in_image = window.to_image(values[k, :, 4:])
+                boxes = window.clip(in_image)
+                mine = present[k] & window.owns(in_image) & np.all(boxes[:, 2:] > 0, axis=1)
+                part = boxes[mine], values[k, mine, 1:4], sure[k], seen[k], window.size
+                parts[number].append(part)
+            progress.update(len(batch))
+    return [_put_together(of_image, min_score) for of_image in parts]
 
 
-def _clip(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The parts of boxes [n, 4] that lie in an image of a size (height, width)."""
-    corner = np.clip(boxes[:, :2], 0, size[::-1])
-    opposite = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size[::-1])
-    return np.hstack([corner, opposite - corner])
+def _put_together(parts: list, min_score: float) -> Detection:
+    """What was found in one image's scenes: boxes, values, confidence, whether there is contrast,
+    and the image's size."""
+    boxes, values = (np.concatenate(column) for column in list(zip(*parts))[:2])
+    numbers = np.array([len(part[0]) for part in parts])
+    score, log_ratio, width = values.T
+    scene = np.repeat(np.arange(len(parts)), numbers)
+    keep = drop_doubles(boxes, scene, log_ratio) & (score >= min_score)
+    return Detection(
+        *(column[keep] for column in (boxes, score, log_ratio, width)),
+        confidence=float(np.prod([part[2] for part in parts])),
+        scenes=len(parts),
+        empty=int(np.sum(numbers == 0)),
+        uniform=not any(part[3] for part in parts),
+        size=parts[0][4],
+    )
+
+
+def find_doubts(detections: list[Detection]) -> list[Doubt]:
+    """Why a result may be wrong, as far as it shows."""
+    everywhere = range(len(detections))
+    uniform = [n for n in everywhere if detections[n].uniform]
+    sparse = [n for n in everywhere if detections[n].empty > _MOST * detections[n].scenes]
+    sparse = [n for n in sparse if detections[n].scenes >= _FEW and not detections[n].uniform]
+    counts = {len(found.boxes) for found in detections if not found.uniform}
+    width = np.concatenate([found.width for found in detections])
+    least, largest = np.mean([width < _AT_LIMIT, width > 1 - _AT_LIMIT], axis=1) > _MOST
+    many = len(width) >= _FEW
+    same = len(counts) == 1 and (counts == {0} or len(detections) - len(uniform) >= _FEW)
+    size = "boxes have the {} width that the model knows; see --object-size of train"
+    doubts = [
+        Doubt("uniform, so without objects", uniform),
+        Doubt("most tiles are empty; objects may be larger or smaller than a box", sparse),
+        Doubt(size.format("least"), everywhere if many and least else []),
+        Doubt(size.format("largest"), everywhere if many and largest else []),
+        Doubt(f"the same count, {max(counts, default=0)}, everywhere", everywhere if same else []),
+    ]
+    return [doubt for doubt in doubts if doubt.images]
+
+
+def say(doubt: Doubt, names: list[str]) -> str:
+    """A doubt in one line that names images."""
+    if len(doubt.images) == len(names):
+        return doubt.text
+    few = ", ".join(names[number] for number in doubt.images[:3])
+    more = f" and {len(doubt.images) - 3} others" * (len(doubt.images) > 3)
+    return f"{few}{more}: {doubt.text}"
 
 
 def check_output(directory: Path, images: Path | None = None) -> None:
-    """Raise ConfigError if a folder holds the images, or anything but a whole result."""
-    if images is not None and directory.resolve() in images.resolve().parents:
-        raise ConfigError(f"--output {directory}: would replace the folder that holds the images")
-    there = sorted(os.listdir(directory)) if directory.exists() else []
-    if there not in ([], _RESULTS):
-        raise ConfigError(f"--output {directory}: holds other files than a result's, as {there[0]}")
+    """Raise ConfigError unless a folder is new, empty or an earlier result's, and nothing else is
+    in it; or if it holds the images."""
+    option = f"--output {directory}"
+    if images is not None and directory.resolve() in (images.resolve(), *images.resolve().parents):
+        raise ConfigError(f"{option}: holds the images; choose another folder")
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise ConfigError(f"{option}: is there and is no folder; choose another")
+    try:
+        content = json.loads((directory / "boxes.json").read_bytes())
+        drawn = {image.get("overlay") for image in content["images"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        drawn = set()
+    folder, ours = directory / "overlays", {*_RESULTS, *drawn}
+    for path in sorted([*directory.glob("*"), *folder.glob("*")]):
+        name = path.relative_to(directory).as_posix()
+        good = path.is_dir() if path == folder or _PARTIAL in name else path.is_file()
+        if path.is_symlink() or not good or (name not in ours and _PARTIAL not in name):
+            raise ConfigError(f"{option}: would be written over {name}, which is no result's")
 
 
-def write_results(directory: Path, images: Images, detections: list[Detection]) -> None:
-    """Write `counts.csv`, `boxes.csv`, `boxes.json`, `overlays/` and `contact_sheet.png`, all of
-    them or none, in place of an earlier result; raises as `check_output`."""
+def write_results(
+    directory: Path,
+    images: Images,
+    detections: list[Detection],
+    doubts: Sequence[Doubt] = (),
+    overlays: int = 300,
+) -> None:
+    """Write `counts.csv`, `boxes.csv`, `boxes.json` (COCO) and `index.html`, `overlays/` of the
+    first images and `contact_sheet.png`, all or none, in place of an earlier result's; raises as
+    `check_output`."""
     check_output(directory)
-    directory = directory.resolve()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{directory.name}.", dir=directory.parent) as beside:
+    directory.mkdir(parents=True, exist_ok=True)
+    for left in directory.glob(f"{_PARTIAL}*"):  # by a process that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory) as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
         new.mkdir()
-        _write_tables(new, images.names, detections)
-        _draw_pictures(new, images, detections)
+        old.mkdir()
+        drawn = draw_pictures(new, images, detections, overlays)
+        _write_tables(new, images.names, detections, doubts, drawn)
+        said = [say(doubt, images.names) for doubt in doubts]
+        write_index(new / "index.html", images.names, detections, said, drawn)
+        check_output(directory)  # what came while pictures were drawn
+        there = [name for name in _RESULTS if (directory / name).exists()]
+        moves = [(directory / name, old / name) for name in there]
+        moves += [(new / name, directory / name) for name in _RESULTS]
         try:
-            if directory.exists():
-                os.replace(directory, old)
-            os.replace(new, directory)
-        finally:
-            if old.exists() and not directory.exists():  # stopped between the two
-                os.replace(old, directory)
+            for source, target in moves:
+                os.replace(source, target)
+        except BaseException:
+            for source, target in reversed(moves):
+                if not source.exists():
+                    os.replace(target, source)
+            raise
 
 
-def _write_tables(directory: Path, names: list[str], detections: list[Detection]) -> None:
+def _write_tables(
+    directory: Path,
+    names: list[str],
+    detections: list[Detection],
+    doubts: Sequence[Doubt],
+    drawn: list[str],
+) -> None:
+    """The CSV files, and boxes.json, from which `check_output` knows which overlays are ours."""
+    warnings: list[list[str]] = [[] for _ in names]
+    for doubt in doubts:
+        for number in doubt.images:
+            warnings[number].append(doubt.text)
     boxes_of = [
-        np.column_stack([found.boxes.round(2), found.confidence.astype(float).round(4)]).tolist()
+        np.column_stack([found.boxes.round(2), *np.round([found.score, found.log_ratio], 4)])
         for found in detections
     ]
-    _write_csv(directory / "counts.csv", ["image", "count"], zip(names, map(len, boxes_of)))
-    rows = ([name, *box] for name, boxes in zip(names, boxes_of) for box in boxes)
-    _write_csv(directory / "boxes.csv", ["image", *_BOX], rows)
-    content = [
-        {"image": name, "count": len(boxes), "boxes": [dict(zip(_BOX, box)) for box in boxes]}
-        for name, boxes in zip(names, boxes_of)
+    counts = (
+        [name, len(found.boxes), round(found.confidence, 4), "; ".join(warning)]
+        for name, found, warning in zip(names, detections, warnings)
+    )
+    boxes = ([name, *box] for name, boxes in zip(names, boxes_of) for box in boxes.tolist())
+    _write_csv(directory / "counts.csv", ("image", "count", "confidence", "warning"), counts)
+    _write_csv(directory / "boxes.csv", ("image", *_BOX), boxes)
+    pictures = [
+        {"id": n, "file_name": name, "width": int(found.size[0]), "height": int(found.size[1])}
+        for n, (name, found) in enumerate(zip(names, detections))
     ]
-    (directory / "boxes.json").write_text(json.dumps(content, indent=1) + "\n")
+    for picture, overlay in zip(pictures, drawn):
+        picture["overlay"] = overlay
+    found = [(n, box) for n, boxes in enumerate(boxes_of) for box in boxes.tolist()]
+    annotations = [
+        {"id": k, "image_id": n, "category_id": 1, "bbox": box[:4], "area": box[2] * box[3]}
+        | {"iscrowd": 0, "score": box[4], "log_ratio": box[5]}
+        for k, (n, box) in enumerate(found)
+    ]
+    content = {
+        "info": {"description": "SuPAIR", "warnings": [say(doubt, names) for doubt in doubts]},
+        "images": pictures,
+        "categories": [{"id": 1, "name": "object"}],
+        "annotations": annotations,
+    }
+    write_whole(directory / "boxes.json", json.dumps(content, indent=1) + "\n")
 
 
-def _write_csv(path: Path, header: list[str], rows: Iterable) -> None:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-
-
-def _draw_pictures(directory: Path, images: Images, detections: list[Detection]) -> None:
-    (directory / "overlays").mkdir()
-    rows = min(_SHEET_SIDE, math.ceil(len(detections) / _SHEET_SIDE))
-    sheet = Image.new("RGB", (_SHEET_SIDE * _SHEET_CELL, rows * _SHEET_CELL))
-    results = zip(images.names, images.pictures, detections)
-    progress = tqdm(results, "drawing", len(detections), unit="image", disable=None)
-    for number, (name, picture, found) in enumerate(progress):
-        overlay = draw_overlay(picture, found)
-        target = directory / "overlays" / name
-        while target.suffix != ".png" or target.exists():  # a.jpg and a.jpg.png may both be there
-            target = target.with_name(f"{target.name}.png")
-        overlay.save(target)
-        if number < _SHEET_SIDE**2:
-            row, column = divmod(number, _SHEET_SIDE)
-            overlay.thumbnail((_SHEET_CELL - 4, _SHEET_CELL - 4))
-            sheet.paste(overlay, (column * _SHEET_CELL + 2, row * _SHEET_CELL + 2))
-    sheet.save(directory / "contact_sheet.png")
-
-
-def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
-    """The image, enlarged if it is small, with all boxes in step colours and their number."""
-    levels = picture if picture.dtype == np.uint8 else np.round(255 * picture).astype(np.uint8)
-    overlay = Image.fromarray(levels).convert("RGB")
-    zoom = max(1, math.ceil(_OVERLAY_SIDE / max(overlay.size)))
-    overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
-    longer = max(overlay.size)
-    pen = ImageDraw.Draw(overlay)
-    for box, step in zip(found.boxes, found.step):
-        left, top = zoom * box[:2]
-        right, bottom = zoom * (box[:2] + box[2:]) - 1
-        colour = to_hex(STEP_COLORS[step % len(STEP_COLORS)])
-        corners = [left, top, max(left, right), max(top, bottom)]
-        pen.rectangle(corners, outline=colour, width=max(2, longer // 200))
-    style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2}
-    pen.text((3, 3), str(len(found.boxes)), font_size=max(14, longer // 16), **style)
-    return overlay
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[list]) -> None:
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    text = io.StringIO(newline="")
+    for row in (header, *rows):
+        escaped = [f"'{x}" if isinstance(x, str) and x.startswith(_FORMULA) else x for x in row]
+        csv.writer(text).writerow(escaped)
+    write_whole(path, text.getvalue())
