@@ -86,7 +86,7 @@ def detect(
       ConfigError: if the images do not fit the preparation.
     """
     compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
-    pieces = zip(*preparation.scenes(images))
+    pieces = preparation.scenes(images)
     parts: list[list] = [[] for _ in images.pictures]  # of every image's scenes
     with tqdm(desc="detecting", unit="scene", disable=None) as progress:
         while batch := list(itertools.islice(pieces, _BATCH)):
