@@ -514,11 +514,15 @@ class Preparation:
         for number, picture in enumerate(images.pictures):
             levels = self.levels_of(picture)
             for scene, window in self._cut(luminance(picture), images.names[number]):
-                scene = np.clip((scene - levels.black) / (levels.white - levels.black), 0, 1)
+                scene = self.stretch(scene, levels)
                 if np.ptp(scene) < 0.5 and np.ptp(gaussian_filter(scene, 2)) < _EMPTY:
-                    scene = np.float32(levels.inverted)
-                scene = np.round(255 * (1 - scene if levels.inverted else scene))
-                yield np.broadcast_to(scene.astype(np.uint8), [self.side] * 2), (number, window)
+                    scene[:] = 0
+                yield np.round(255 * scene).astype(np.uint8), (number, window)
+
+    @staticmethod
+    def stretch(picture: np.ndarray, levels: Levels) -> np.ndarray:
+        stretched = np.clip((picture - levels.black) / (levels.white - levels.black), 0, 1)
+        return 1 - stretched if levels.inverted else stretched
 
     def levels_of(self, picture: np.ndarray) -> Levels:
         if self.tolerance is None:
