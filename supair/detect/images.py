@@ -31,6 +31,7 @@ _ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
 _IMAGES = ("images", "image", "x", "data", "arr_0", "pictures", "imgs", "frames")  # usual names
 _COUNTS = ("counts", "count", "num_actual_objects", "num_objects", "n_objects")
 _MOST_PIXELS = 2 * 89_478_485  # of a picture, as Pillow has it
+_MOST_COLOURED = 5 * 10**7  # pixels of a picture that keeps its colours; they take much memory
 _MOST_GROWTH = 250  # of an array of more than a gigabyte, by decompression
 _BLOCK = 2**25  # bytes of an array that are read at once
 _WHITE = {"uint8": 255, "uint16": 65535}  # of other types it is 1
@@ -205,6 +206,25 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
     return Images([str(number) for number in range(size)], pictures, counts, boxes)
 
 
+def images_of(pictures) -> Images:
+    """Of a sequence of arrays [height, width] or [height, width, 1 or 3] of any numbers.
+
+    Raises:
+      ConfigError: if one is none, or not finite.
+    """
+    arrays = []
+    for number, picture in enumerate(pictures):
+        array = np.asarray(picture)
+        shape, good = array.shape, array.dtype.kind in "buif" and array.size > 0
+        good = good and len(shape) >= 2 and shape[2:] in ((), (1,), (3,))
+        shapes = "[height, width] or [height, width, 1 or 3]"
+        require(good, f"image {number} {shapes} of numbers", f"{shape} {array.dtype}")
+        array = _as_read(array, f"image {number}")
+        arrays.append(array[..., 0] if shape[2:] == (1,) else array)
+    require(bool(arrays), "images", "none")
+    return Images([str(number) for number in range(len(arrays))], arrays)
+
+
 def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
     found = f"{values.shape} {values.dtype}"
     require(values.shape in ((size,), (size, 1)), f"{name} [{size}] or [{size}, 1]", found)
@@ -274,7 +294,8 @@ def _pixels(image: Image.Image, page: int) -> np.ndarray:
         bright = np.vdot(levels, np.asarray(image.getchannel("A"), np.float32)) > 0  # what shows
         ground = Image.new("RGBA", image.size, "black" if bright else "white")
         image = Image.alpha_composite(ground, image)
-    mode = "L" if image.mode in ("1", "L") else "RGB"
+    grey = image.mode in ("1", "L") or math.prod(image.size) > _MOST_COLOURED
+    mode = "L" if grey else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
