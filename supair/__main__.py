@@ -114,17 +114,15 @@ def detect(arguments: argparse.Namespace) -> int:
 
     counts.csv    of each image its count, how sure that is (confidence: q(N = n), multiplied over
                   the scenes that the image was cut into), and why it may be wrong (warning)
-    boxes.csv     left, top, width and height of each object in pixels, its score and its log_ratio
+    boxes.csv     of each object left, top, width and height in pixels, log_ratio (in nats, how much
+                  better the object model explains the box's pixels than the background model), and
+                  score (q(N >= i) of the step i that found it, times sigmoid(log_ratio))
     boxes.json    the same, as COCO has it
     index.html    what was found, to be looked at; and overlays/, contact_sheet.png
-
-    log_ratio, in nats, is by how much the object model explains a box's pixels better than the
-    background model; score, from 0 to 1, is q(N >= i) of the step i that found the box, times the
-    chance that it holds an object by its log_ratio, at even odds.
     """
-    from supair.detect import results  # brings Matplotlib and TensorFlow
+    from supair.detect import report, results  # bring Matplotlib and TensorFlow
 
-    results.check_output(arguments.output, arguments.images)
+    report.check_output(arguments.output, arguments.images)
     images = read_images(arguments.images, arguments.array, arguments.counts)
     model, preparation = load_model(arguments.model)
     if arguments.fit:
@@ -134,14 +132,14 @@ def detect(arguments: argparse.Namespace) -> int:
     detections = results.detect(model, preparation, images, arguments.min_score)
     doubts = results.find_doubts(detections)
     doubts += [results.Doubt(text, range(len(images.names))) for text in said]
-    results.write_results(arguments.output, images, detections, doubts, arguments.overlays)
+    report.write_results(arguments.output, images, detections, doubts, arguments.overlays)
     counts = np.array([len(found.boxes) for found in detections])
     print(
         f"{counts.sum()} objects in {len(counts)} images: {_histogram(np.bincount(counts))}; "
         f"see {arguments.output / 'index.html'}"
     )
     for doubt in doubts:
-        print(f"warning: {results.say(doubt, images.names)}", file=sys.stderr)
+        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
     return 0

@@ -447,7 +447,7 @@ def _survey(images: Images, trained: Levels | None = None) -> tuple[Levels | Non
     numbers = sample(range(len(images.pictures)), _SAMPLE)
     bar = tqdm(numbers, "measuring levels", unit="image", disable=None, leave=False)
     parts = [_pieces(images.pictures[number], -(-_SAMPLE // len(numbers))) for number in bar]
-    step, of_all = _step(images.pictures[0]), [piece for part in parts for piece in part]
+    step, of_all = level_step(images.pictures[0]), [piece for part in parts for piece in part]
     found = measure_levels(of_all, step, trained and trained.inverted)
     if trained and not (found and found.differ(trained, _CLEARLY)):
         found = trained
@@ -548,7 +548,7 @@ class Preparation:
     def levels_of(self, picture: np.ndarray) -> Levels:
         if self.tolerance is None:
             return self.levels
-        own = measure_levels(_pieces(picture, 50), _step(picture), self.inverted)
+        own = measure_levels(_pieces(picture, 50), level_step(picture), self.inverted)
         return own if own and own.differ(self.levels, self.tolerance) else self.levels
 
     def _cut(self, levels: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, Window]]:

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from supair.config import ModelConfig, require
+from supair.metrics import box_iou
 
 FITS = ("resize", "tile")
 _SAMPLE = 1000  # pixels along an axis that a median is taken of
@@ -106,14 +107,11 @@ def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) ->
     """
     if not len(boxes):
         return np.zeros(0, bool)
-    rank = np.argsort(np.argsort(-log_ratio, kind="stable"))
+    rank, area = np.argsort(np.argsort(-log_ratio, kind="stable")), boxes[:, 2:].prod(axis=1)
     near = cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)  # centres of boxes that touch are
     pairs = near.query_pairs(boxes[:, 2:].max(), p=np.inf, output_type="ndarray")  # [pairs, 2]
-    corner, opposite, area = boxes[:, :2], boxes[:, :2] + boxes[:, 2:], boxes[:, 2:].prod(axis=1)
-    shared = opposite[pairs].min(axis=1) - corner[pairs].max(axis=1)
-    shared = np.maximum(shared, 0).prod(axis=1)
-    iou = shared / (area[pairs].sum(axis=1) - shared)
-    within = shared / area[pairs].min(axis=1)
+    iou = box_iou(boxes[pairs[:, :1]], boxes[pairs[:, 1:]])[:, 0, 0]
+    within = iou / (1 + iou) * area[pairs].sum(axis=1) / area[pairs].min(axis=1)
     same = scene[pairs[:, 0]] == scene[pairs[:, 1]]
     limits = np.where(same[:, None], _DOUBLE_IN_A_SCENE, _DOUBLE_ACROSS_TILES)
     double = (iou > limits[:, 0]) | (within > limits[:, 1])
