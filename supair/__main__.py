@@ -171,7 +171,7 @@ def _plan(
 ) -> tuple[Sizes, Layout, Preparation, ModelConfig]:
     """What the options say and, where they do not, the images suggest."""
     told = {name: getattr(arguments, name) for name in SUGGESTED}
-    preparation = Preparation().measured(images)
+    preparation, _ = Preparation().adapted(images, trained=False)
     sizes = find_sizes(images, preparation)
     layout = suggest_layout(sizes, **told)
     patch = arguments.patch_size or min(ModelConfig.patch_size, layout.side)

@@ -28,25 +28,24 @@ from supair.detect.tiles import FITS, Window, cut_tiles, resize
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-_IMAGES = ("images", "image", "x", "data", "arr_0", "pictures", "imgs", "frames")  # usual names
+_IMAGES = ("images", "image", "x", "data", "arr_0", "pictures", "frames")  # usual names in files
 _COUNTS = ("counts", "count", "num_actual_objects", "num_objects", "n_objects")
 _MOST_PIXELS = 2 * 89_478_485  # of a picture, as Pillow has it
-_MOST_COLOURED = 5 * 10**7  # pixels of a picture that keeps its colours; they take much memory
+_MOST_COLOURED = 5 * 10**7  # pixels of a picture that keeps its colours: these take much memory
 _MOST_GROWTH = 250  # of an array of more than a gigabyte, by decompression
 _BLOCK = 2**25  # bytes of an array that are read at once
 _WHITE = {"uint8": 255, "uint16": 65535}  # of other types it is 1
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-_SAMPLE = 2000  # images, or pieces of one, that grey levels are measured on
-_PIECE = 100  # pixels along its side
-_CLEARLY = 0.15  # how far levels must differ from the training's to be replaced, see `Levels`,
-_CLEARLY_APART = 0.65  # and an image's from those of the others;
-_MANY = 0.05  # the share of such images from which on training takes each with its own
+_SAMPLE, _PIECE = 2000, 100  # pieces that grey levels are measured on, and their side in pixels
+_CLEARLY = 0.15  # how far levels differ from the training's if they are measured anew
+_APART = 0.65  # and an image's from those of all if it gets its own; see `Levels.differ`
+_MANY = 0.05  # share of such images if training gives them their own
 _EMPTY = 0.05  # of the contrast; a scene whose smoothed levels span no more has nothing in it
 
 
 class Images(NamedTuple):
     names: list[str]  # of the files, with #page where a file has several, or numbers
-    # Each [height, width] or [height, width, 3], uint8, uint16 or floating point, see `as_levels`.
+    # Each [height, width] or [height, width, 3], uint8, uint16 or floating point, see `luminance`.
     # Those in files are read when they are asked for: go through them once, in order.
     pictures: Sequence[np.ndarray] | np.ndarray
     counts: np.ndarray | None = None  # [images] true numbers of objects, where they are known
@@ -57,20 +56,19 @@ def read_images(path: Path, array: str | None = None, counts: str | None = None)
     """Open a folder of pictures (in the order of their names), a picture, or an array of a file.
 
     Photographs are turned as their EXIF data say, what is transparent is laid on black or white,
-    whichever shows it, and colours of 16 bits are read as of 8.  True counts are taken from
-    `counts.csv` (columns image and count) in the folder, true boxes from `boxes.csv` (columns
-    image, left, top, width and height) or COCO's JSON, which give the counts if nothing else does;
-    or from arrays beside the images.
+    whichever shows it, and colours of 16 bits are read as of 8.  Counts are taken from `counts.csv`
+    (columns image and count) in the folder, boxes from `boxes.csv` (image, left, top, width and
+    height) or COCO's JSON, and counts from these if from nothing else.
 
     Args:
       path: of PNG, JPEG, TIFF (of several pages, too), BMP or WebP; .npy, .npz or HDF5.
-      array: the images' name in the file, [n, height, width] or [n, height, width, 1 or 3], of any
-        numbers; by default one of the usual names, or the only array of such a shape.
-      counts: likewise, [n] or [n, 1] whole numbers; by default one of the usual names.
+      array: the images' name in the file, [n, height, width] or [n, height, width, 1 or 3] of any
+        numbers; by default a usual one, or that of the only such array.
+      counts: likewise, [n] or [n, 1] whole numbers.
 
     Raises:
-      ConfigError: naming the file, what was expected and what was found; for what is damaged later
-        in a file, when that is read.
+      ConfigError: naming the file, what was expected and what was found; if a file is damaged
+        behind its beginning, when that is read.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -86,9 +84,7 @@ def _errors_of(path: Path):
     """Errors in one line that begins with the file's name."""
     try:
         yield
-    except (
-        Exception
-    ) as error:  # damaged files make h5py, zipfile, Pillow and others raise all kinds
+    except Exception as error:  # damaged files make h5py, zipfile, Pillow and others raise any
         reason = error if type(error) is ConfigError else f"missing or damaged ({error!r:.150})"
         raise ConfigError(f"{os.fsencode(path).decode(errors='replace')}: {reason}") from None
 
@@ -97,8 +93,7 @@ class _Pictures(Sequence):
     """Pictures that are read when they are asked for, `rows` at once, of which the last are held."""
 
     def __init__(self, size: int, rows: int, read: Callable[[int, int], Sequence[np.ndarray]]):
-        self._size, self._rows, self._read = size, rows, read
-        self._first, self._held = 0, []
+        self._size, self._rows, self._read, self._first, self._held = size, rows, read, 0, []
 
     def __len__(self) -> int:
         return self._size
@@ -113,8 +108,6 @@ class _Pictures(Sequence):
 
 
 class _Array(NamedTuple):
-    """An array in a file."""
-
     shape: tuple[int, ...]
     dtype: np.dtype
     stored: int  # bytes that it takes in the file
@@ -125,40 +118,37 @@ def _list_arrays(path: Path) -> dict[str, _Array]:
     kind, arrays = path.suffix.lower(), {}
     require(kind in _ARRAYS, f"a folder, or a file of {' '.join((*_PICTURES, *_ARRAYS))}", kind)
     if kind == ".npy":
-        return {"images": _npy_array(path, "", open(path, "rb"), path.stat().st_size)}
+        return {"images": _npy_array(open(path, "rb"), path.stat().st_size, path)}
     if kind == ".npz":
         archive = zipfile.ZipFile(path)
         for member in archive.infolist():
-            name, file = member.filename.removesuffix(".npy"), archive.open(member)
-            arrays[name] = _npy_array(path, name, file, member.compress_size)
+            array = _npy_array(archive.open(member), member.compress_size, path, member.filename)
+            arrays[member.filename.removesuffix(".npy")] = array
         return arrays
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:  # not called for links to files
         if isinstance(item, h5py.Dataset) and item.shape:
             outside = item.is_virtual or item.external  # may be any file of the system's
             require(not outside, f"{name} in the file itself", "external or virtual storage")
-            white = item.parent.attrs.get("white", 255)  # data/ writes Sprites with another
-
-            def read(first: int, last: int) -> np.ndarray:
-                return item[first:last] if white == 255 else item[first:last] / np.float32(white)
-
-            arrays[name] = _Array(item.shape, item.dtype, item.id.get_storage_size(), read)
+            white = np.float32(item.parent.attrs.get("white", 255))  # data/ has another for Sprites
+            read = item.__getitem__ if white == 255 else lambda rows: item[rows] / white
+            stored = item.id.get_storage_size()
+            arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: read(slice(*rows)))
 
     h5py.File(path).visititems(add)
     return arrays
 
 
-def _npy_array(path: Path, name: str, file, stored: int) -> _Array:
-    """Of an open .npy file, or a member `name` of an .npz file."""
-    version = np.lib.format.read_magic(file)
-    read_header = getattr(np.lib.format, "read_array_header_{}_{}".format(*version))
-    shape, by_column, dtype = read_header(file)
+def _npy_array(file, stored: int, path: Path, member: str = "") -> _Array:
+    """Of an open .npy file, or a member of an .npz file."""
+    read_header = "read_array_header_{}_{}".format(*np.lib.format.read_magic(file))
+    shape, by_column, dtype = getattr(np.lib.format, read_header)(file)
     start, row = file.tell(), dtype.itemsize * math.prod(shape[1:])
 
     def read(first: int, last: int) -> np.ndarray:
         if by_column:  # has no rows in one piece
             content = np.load(path, allow_pickle=False)
-            return (content[name] if name else content)[first:last]
+            return (content[member] if member else content)[first:last]
         file.seek(start + first * row)
         content = np.frombuffer(file.read((last - first) * row), dtype)
         return content.reshape(last - first, *shape[1:])
@@ -167,7 +157,6 @@ def _npy_array(path: Path, name: str, file, stored: int) -> _Array:
 
 
 def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Images:
-    """Images, counts and boxes of a file."""
     arrays = _list_arrays(path)
     found = ", ".join(f"{key} {list(a.shape)} {a.dtype}" for key, a in arrays.items()) or "nothing"
     good = [key for key, a in arrays.items() if a.shape[2:] and a.shape[3:] in ((), (1,), (3,))]
@@ -179,50 +168,26 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
     require(name in good, f"--array {name}, {shapes}, in the file", found)
     beside = f"{name.rpartition('/')[0]}/".lstrip("/")  # in the same group
     names = [beside + usual for usual in _COUNTS] if counts_name is None else [counts_name]
-    known = [key for key in names if key in arrays]
+    known = [key for key in names if key in arrays][:1]
     require(bool(known) or counts_name is None, f"--counts {counts_name} in the file", found)
-    for key in (name, *known[:1]):
+    for key in (name, *known):
         shape, dtype, stored, _ = arrays[key]
         require(dtype.kind in "buif", f"{key} of numbers", dtype)
-        size, pixels = math.prod(shape) * dtype.itemsize, math.prod(shape[1:3])
-        require(0 < pixels <= _MOST_PIXELS, f"{key} of up to {_MOST_PIXELS} pixels each", shape)
-        good_size = 0 < size <= max(2**30, _MOST_GROWTH * stored)
-        require(good_size, f"{key} with its content", f"{shape} {dtype} in {stored} bytes")
-    (size, *_), _, _, read = arrays[name]
-    counts = boxes = None
+        size = math.prod(shape) * dtype.itemsize
+        claim = f"{shape} {dtype} in {stored} bytes"
+        require(0 < size <= max(2**30, _MOST_GROWTH * stored), f"{key} with its content", claim)
+        require(math.prod(shape[1:3]) <= _MOST_PIXELS, f"{key} of fewer pixels", shape)
+    size, counts = arrays[name].shape[0], None
     if known:
         counts = _as_counts(arrays[known[0]].read(0, size), size, known[0])
-        true = arrays.get(f"{beside}boxes")
-        if true and true.shape[::2] == (size, 4):  # as data/ writes them
-            boxes = [of_image[:count] for of_image, count in zip(true.read(0, size), counts)]
 
-    def read_block(first: int, last: int) -> np.ndarray:
+    def read(first: int, last: int) -> np.ndarray:
         with _errors_of(path):
-            pictures = _as_read(read(first, last), f"{name} from {first} on")
+            pictures = as_picture(arrays[name].read(first, last), f"{name} from {first} on")
             return pictures[..., 0] if pictures.shape[3:] == (1,) else pictures
 
     rows = _BLOCK // (arrays[name].dtype.itemsize * math.prod(arrays[name].shape[1:]))
-    pictures = _Pictures(size, max(1, rows), read_block)
-    return Images([str(number) for number in range(size)], pictures, counts, boxes)
-
-
-def images_of(pictures) -> Images:
-    """Of a sequence of arrays [height, width] or [height, width, 1 or 3] of any numbers.
-
-    Raises:
-      ConfigError: if one is none, or not finite.
-    """
-    arrays = []
-    for number, picture in enumerate(pictures):
-        array = np.asarray(picture)
-        shape, good = array.shape, array.dtype.kind in "buif" and array.size > 0
-        good = good and len(shape) >= 2 and shape[2:] in ((), (1,), (3,))
-        shapes = "[height, width] or [height, width, 1 or 3]"
-        require(good, f"image {number} {shapes} of numbers", f"{shape} {array.dtype}")
-        array = _as_read(array, f"image {number}")
-        arrays.append(array[..., 0] if shape[2:] == (1,) else array)
-    require(bool(arrays), "images", "none")
-    return Images([str(number) for number in range(len(arrays))], arrays)
+    return Images([*map(str, range(size))], _Pictures(size, max(1, rows), read), counts)
 
 
 def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
@@ -234,8 +199,8 @@ def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _as_read(array: np.ndarray, name: str) -> np.ndarray:
-    """As uint8, uint16 or float32; ConfigError for what is not finite."""
+def as_picture(array: np.ndarray, name: str) -> np.ndarray:
+    """Numbers as uint8, uint16 or float32; ConfigError if they are not finite."""
     if array.dtype.kind == "b":
         return np.uint8(255) * array
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
@@ -270,104 +235,77 @@ def _read_file(path: Path, function: Callable[[Image.Image], Any]):
 
 def _list_pages(image: Image.Image) -> list[int]:
     """Those of a TIFF but for smaller copies of others; of other files the first alone."""
-    if image.format != "TIFF":
-        return [0]
     pages = []
-    for page in range(image.n_frames):
+    for page in range(image.n_frames if image.format == "TIFF" else 1):
         image.seek(page)
-        if not image.tag_v2.get(254, 0) & 1:
+        if image.format != "TIFF" or not image.tag_v2.get(254, 0) & 1:
             pages.append(page)
     return pages
 
 
 def _pixels(image: Image.Image, page: int) -> np.ndarray:
     image.seek(page)
-    require(math.prod(image.size) <= _MOST_PIXELS, f"at most {_MOST_PIXELS} pixels", image.size)
-    of_16_bits = image.mode == "I" and image.format == "PNG"  # in older versions of Pillow
+    size, of_16_bits = math.prod(image.size), image.mode == "I" and image.format == "PNG"
+    require(size <= _MOST_PIXELS, f"at most {_MOST_PIXELS} pixels", image.size)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "IF":
-        levels = np.asarray(image)
-        return _as_read(levels.astype(np.uint16) if of_16_bits else levels, "levels")
+        levels = np.asarray(image)  # of 16 bits as of 32 in older versions of Pillow
+        return as_picture(levels.astype(np.uint16) if of_16_bits else levels, "levels")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         levels = np.asarray(image.convert("L"), np.float32) - 127.5
         bright = np.vdot(levels, np.asarray(image.getchannel("A"), np.float32)) > 0  # what shows
         ground = Image.new("RGBA", image.size, "black" if bright else "white")
         image = Image.alpha_composite(ground, image)
-    grey = image.mode in ("1", "L") or math.prod(image.size) > _MOST_COLOURED
-    mode = "L" if grey else "RGB"
+    mode = "L" if image.mode in ("1", "L") or size > _MOST_COLOURED else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _open_folder(folder: Path) -> Images:
     """A folder's pictures, counts and boxes; what else is in it is named on the screen."""
-    others = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    pictures = [path for path in others if path.suffix.lower() in _PICTURES and path.is_file()]
-    others = [path for path in others if path not in set(pictures)]
-
-    def listed() -> str:
-        names = [os.fsencode(path.name).decode(errors="replace") for path in others[:5]]
-        return ", ".join(names) + f" and {len(others) - 5} more" * (len(others) > 5)
-
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    pictures = [path for path in there if path.suffix.lower() in _PICTURES and path.is_file()]
     with _errors_of(folder):
-        require(bool(pictures), f"pictures ({' '.join(_PICTURES)})", listed() or "nothing")
-    images, labels = _open_pictures(pictures), {}
-    for path in [path for path in others if path.name in _LABELS or path.suffix == ".json"]:
-        name, read = _LABELS.get(path.name, ("boxes", _coco_boxes))
+        require(bool(pictures), f"pictures ({' '.join(_PICTURES)})", f"{len(there)} other files")
+    images, labels, others = _open_pictures(pictures), {}, []
+    for path in [path for path in there if path not in set(pictures)]:
         with _errors_of(path):
-            found = read(path, images.names)
-        if found is not None:
-            labels.setdefault(name, found)
-            others.remove(path)
+            found = _read_labels(path, images.names)
+        labels.update(found)
+        others += [] if found else [os.fsencode(path.name).decode(errors="replace")]
     if others:
-        print(f"{folder}: not read: {listed()}", file=sys.stderr)
+        more = f" and {len(others) - 5} more" * (len(others) > 5)
+        print(f"{folder}: not read: {', '.join(others[:5])}{more}", file=sys.stderr)
     if "boxes" in labels:
         labels.setdefault("counts", np.array([len(boxes) for boxes in labels["boxes"]]))
     return images._replace(**labels)
 
 
-def _csv_rows(path: Path, names: list[str]) -> list[dict[str, str]]:
-    """Of the images with these names, which `detect` writes with ' where they look like formulas."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {**row, "image": row["image"].removeprefix("'" * (row["image"] not in names))}
-        for row in rows
-    ]
-
-
-def _csv_counts(path: Path, names: list[str]) -> np.ndarray:
-    """Columns image and count, and a line for every image."""
-    counts: dict[str, float] = {}
-    for row in _csv_rows(path, names):
-        require(row["image"] not in counts, "every image once", f"{row['image']} twice")
-        counts[row["image"]] = float(row["count"])
-    missing = [name for name in names if name not in counts]
-    require(not missing, "a count for every image", f"none for {', '.join(missing[:3])}")
-    return _as_counts(np.array([counts[name] for name in names]), len(names), "counts")
-
-
-def _csv_boxes(path: Path, names: list[str]) -> list[np.ndarray]:
-    """As `detect` writes them; images without a line have no objects."""
-    boxes: dict[str, list] = {name: [] for name in names}
-    for row in _csv_rows(path, names):
-        boxes[row["image"]].append([row[key] for key in ("left", "top", "width", "height")])
-    return [np.array(of_image, float).reshape(-1, 4) for of_image in boxes.values()]
-
-
-def _coco_boxes(path: Path, names: list[str]) -> list[np.ndarray] | None:
-    """Of COCO's JSON; None for any other."""
-    content = json.loads(path.read_bytes())
-    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        return None
-    name_of = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
-    boxes: dict[str, list] = {name: [] for name in name_of.values()}
-    for annotation in content["annotations"]:
-        boxes[name_of[annotation["image_id"]]].append(annotation["bbox"])
-    return [np.array(boxes[name], float).reshape(-1, 4) for name in names]
-
-
-_LABELS = {"counts.csv": ("counts", _csv_counts), "boxes.csv": ("boxes", _csv_boxes)}
+def _read_labels(path: Path, names: list[str]) -> dict[str, Any]:
+    """Counts or boxes of a file as `detect` writes them, or boxes of COCO's JSON; nothing of other
+    files."""
+    columns = {"counts.csv": ["count"], "boxes.csv": ["left", "top", "width", "height"]}
+    rows: list[tuple[str, list]] = []
+    if path.name in columns:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                name = row["image"].removeprefix("'" * (row["image"] not in names))  # a formula's
+                rows.append((name, [row[column] for column in columns[path.name]]))
+    else:
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+        if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+            return {}
+        name_of = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
+        rows = [(name_of[found["image_id"]], found["bbox"]) for found in content["annotations"]]
+    of_image: dict[str, list] = {name: [] for name in names}
+    for name, values in rows:
+        of_image.setdefault(name, []).append(values)
+    if path.name != "counts.csv":
+        return {"boxes": [np.array(of_image[name], float).reshape(-1, 4) for name in names]}
+    wrong = [name for name in names if len(of_image[name]) != 1]
+    require(not wrong, "a line for every image", f"none or several for {', '.join(wrong[:3])}")
+    counts = np.array([of_image[name][0] for name in names], float)
+    return {"counts": _as_counts(counts, len(names), "counts")}
 
 
 def as_levels(picture: np.ndarray) -> np.ndarray:
@@ -377,12 +315,12 @@ def as_levels(picture: np.ndarray) -> np.ndarray:
 
 def luminance(picture: np.ndarray) -> np.ndarray:
     """Grey levels [height, width] of a picture, float32."""
-    if picture.ndim == 2:
-        return as_levels(picture)
-    grey = np.empty(picture.shape[:2], np.float32)
-    for start in range(0, len(picture), 500):  # in parts: there may be 100 million pixels
-        grey[start : start + 500] = as_levels(picture[start : start + 500]) @ _GREY
-    return grey
+    return as_levels(picture) @ _GREY if picture.ndim == 3 else as_levels(picture)
+
+
+def level_step(picture: np.ndarray) -> float:
+    """Between two grey levels of a picture as it was read."""
+    return 1 / _WHITE.get(picture.dtype.name, math.inf)
 
 
 class Levels(NamedTuple):
@@ -394,32 +332,31 @@ class Levels(NamedTuple):
 
     def differ(self, other: Levels, tolerance: float) -> bool:
         """Whether the objects' ends are apart by more than this share of the other's contrast, or
-        the ground's by half of it."""
-        ends = np.abs(np.subtract(self[:2], other[:2])) / (other.white - other.black)
+        the grounds' by half of it."""
+        apart = np.abs(np.subtract(self[:2], other[:2])) / (other.white - other.black)
         weights = (1, 2) if other.inverted else (2, 1)
-        return self.inverted != other.inverted or max(ends * weights) > tolerance
+        return self.inverted != other.inverted or max(apart * weights) > tolerance
+
+    def stretch(self, levels: np.ndarray) -> np.ndarray:
+        stretched = np.clip((levels - self.black) / (self.white - self.black), 0, 1)
+        return 1 - stretched if self.inverted else stretched
 
     def __str__(self) -> str:
         return f"{self.black:.4g} to {self.white:.4g}{', inverted' * self.inverted}"
 
 
-def measure_levels(
-    pieces: list[np.ndarray], step: float, inverted: bool | None = None
-) -> Levels | None:
+def _measure(pieces: list[np.ndarray], step: float, inverted: bool | None) -> Levels | None:
     """Levels for pieces [height, width] of images; None if there is nothing in them.
 
     All pixels but a thousandth at either end are stretched, and images that are mostly bright are
-    inverted.  There is something if levels, smoothed, span more than three of the steps between
-    those of the file and twice the noise, of which smoothing leaves an eighth.
-
-    Args:
-      step: between two levels in the file; 0 for floating point.
-      inverted: whether other images are; then seven tenths of these have to say otherwise.
+    inverted; if it is known whether others are, seven tenths have to say otherwise.  There is
+    something if levels, smoothed, span more than three steps and twice the noise, of which
+    smoothing leaves an eighth.
     """
     smooth = [gaussian_filter(piece, 2) for piece in pieces]
     low, high = float(min(map(np.min, smooth))), float(max(map(np.max, smooth)))
-    steps = np.concatenate([np.diff(piece).ravel() for piece in pieces])
-    noise = np.median(np.abs(steps)) / 0.954 if steps.size else 0.0  # as a Gaussian's deviation
+    changes = np.concatenate([np.diff(piece).ravel() for piece in pieces])
+    noise = np.median(np.abs(changes)) / 0.954 if changes.size else 0  # a Gaussian's deviation
     if high - low <= max(2 * noise, 3 * step, 1e-6 * abs(high)):
         return None
     middle = {None: 0.5, False: 0.3, True: 0.7}[inverted]
@@ -432,29 +369,9 @@ def measure_levels(
 
 def _pieces(picture: np.ndarray, most: int) -> list[np.ndarray]:
     """Grey levels of squares of an image, evenly spread, or of all of it."""
-    starts = [range(0, length, _PIECE) for length in picture.shape[:2]]
-    corners = sample([(y, x) for y in starts[0] for x in starts[1]], most)
+    rows, columns = (range(0, length, _PIECE) for length in picture.shape[:2])
+    corners = sample([(y, x) for y in rows for x in columns], most)
     return [luminance(picture[y : y + _PIECE, x : x + _PIECE]) for y, x in corners]
-
-
-def _step(picture: np.ndarray) -> float:
-    return 1 / _WHITE.get(picture.dtype.name, math.inf)
-
-
-def _survey(images: Images, trained: Levels | None = None) -> tuple[Levels | None, float]:
-    """The levels of all images together (`trained`, unless they differ clearly from these), and the
-    share of images that differ clearly from the others."""
-    numbers = sample(range(len(images.pictures)), _SAMPLE)
-    bar = tqdm(numbers, "measuring levels", unit="image", disable=None, leave=False)
-    parts = [_pieces(images.pictures[number], -(-_SAMPLE // len(numbers))) for number in bar]
-    step, of_all = level_step(images.pictures[0]), [piece for part in parts for piece in part]
-    found = measure_levels(of_all, step, trained and trained.inverted)
-    if trained and not (found and found.differ(trained, _CLEARLY)):
-        found = trained
-    if found is None:
-        return None, 0.0
-    own = [measure_levels(part, step, found.inverted) for part in parts]
-    return found, float(np.mean([bool(o and o.differ(found, _CLEARLY_APART)) for o in own]))
 
 
 @dataclass(frozen=True)
@@ -469,7 +386,7 @@ class Preparation:
     black: float = 0.0  # see `Levels`
     white: float = 1.0
     inverted: bool = False
-    # An image whose own levels differ by more than this gets these, see `Levels`; None: none does.
+    # Images whose own levels differ by more than this have these, see `Levels`; None: none have.
     tolerance: float | None = None
     zoom: float = 1.0  # by which images are resized before they are cut into tiles
 
@@ -484,46 +401,48 @@ class Preparation:
     def levels(self) -> Levels:
         return Levels(self.black, self.white, self.inverted)
 
-    def measured(self, images: Images) -> Preparation:
-        """With the levels of all images together or, if these differ, every image's own.
-
-        Raises:
-          ConfigError: if there is nothing in the images.
-        """
-        levels, apart = _survey(images)
-        if levels is None:
-            first = luminance(images.pictures[0])
-            found = f"levels from {first.min():.3f} to {first.max():.3f} in {images.names[0]}"
-            raise ConfigError(f"expected images with contrast, found {found}")
-        tolerance = _CLEARLY_APART if apart > _MANY else None
-        return dataclasses.replace(self, **levels._asdict(), tolerance=tolerance)
-
-    def adapted(self, images: Images, levels: str = "auto") -> tuple[Preparation, list[str]]:
-        """With grey levels for other images than those of the training, and what to say about it.
+    def adapted(
+        self, images: Images, levels: str = "auto", trained: bool = True
+    ) -> tuple[Preparation, list[str]]:
+        """This preparation with grey levels for these images, and what is to be said about it.
 
         Args:
           levels: "trained", as they are; "picture", every image's own; "auto", those of all images
-            together if they differ clearly from the training's, and a single image's own if it
+            together if they differ clearly from what they are, and a single image's own if it
             differs clearly from the others.
+          trained: whether there are levels yet.
+
+        Raises:
+          ConfigError: if there are not, and there is nothing in the images.
         """
         if levels == "trained":
             return self, []
-        found, apart = _survey(images, self.levels)
-        prepared, said = dataclasses.replace(self, **found._asdict()), []
-        if found != self.levels:
+        numbers, known = sample(range(len(images.names)), _SAMPLE), self.levels if trained else None
+        bar = tqdm(numbers, "measuring levels", unit="image", disable=None, leave=False)
+        pieces = [_pieces(images.pictures[number], -(-_SAMPLE // len(numbers))) for number in bar]
+        step = level_step(images.pictures[0])
+        new = _measure(sum(pieces, []), step, known and known.inverted)
+        if new is None or known and not new.differ(known, _CLEARLY):
+            require(trained, "images with contrast", f"levels of {np.min(pieces[0])} in the first")
+            new = self.levels
+        own = [_measure(of_image, step, new.inverted) for of_image in pieces]
+        apart = np.mean([bool(one and one.differ(new, _APART)) for one in own])
+        tolerance = _APART if apart > (0 if trained else _MANY) else None
+        said = []
+        if trained and new != known:
+            said.append(f"grey levels are {new}, and were {known} in training; they are stretched")
+        if trained and tolerance:
             said.append(
-                f"grey levels are {found}, those of the training were {self.levels}; they are "
-                "stretched to these (not with --levels trained)"
+                f"{apart:.1%} of the images have other grey levels; each of them is stretched"
             )
-        if levels == "picture":
-            return dataclasses.replace(prepared, tolerance=0.0), said
-        if apart:
-            prepared = dataclasses.replace(prepared, tolerance=_CLEARLY_APART)
-            said.append(
-                f"{apart:.1%} of the images differ clearly from the others in their grey levels; "
-                "each of them is stretched by its own (not with --levels trained)"
-            )
-        return prepared, said
+        tolerance = 0.0 if levels == "picture" else tolerance
+        return dataclasses.replace(self, **new._asdict(), tolerance=tolerance), said
+
+    def levels_of(self, picture: np.ndarray) -> Levels:
+        if self.tolerance is None:
+            return self.levels
+        own = _measure(_pieces(picture, 50), level_step(picture), self.inverted)
+        return own if own and own.differ(self.levels, self.tolerance) else self.levels
 
     def scenes(self, images: Images) -> Iterator[tuple[np.ndarray, tuple[int, Window]]]:
         """One after the other, [side, side] uint8, with the number of its image and where in it it
@@ -535,21 +454,10 @@ class Preparation:
         for number, picture in enumerate(images.pictures):
             levels = self.levels_of(picture)
             for scene, window in self._cut(luminance(picture), images.names[number]):
-                scene = self.stretch(scene, levels)
+                scene = levels.stretch(scene)
                 if np.ptp(scene) < 0.5 and np.ptp(gaussian_filter(scene, 2)) < _EMPTY:
                     scene[:] = 0
                 yield np.round(255 * scene).astype(np.uint8), (number, window)
-
-    @staticmethod
-    def stretch(picture: np.ndarray, levels: Levels) -> np.ndarray:
-        stretched = np.clip((picture - levels.black) / (levels.white - levels.black), 0, 1)
-        return 1 - stretched if levels.inverted else stretched
-
-    def levels_of(self, picture: np.ndarray) -> Levels:
-        if self.tolerance is None:
-            return self.levels
-        own = measure_levels(_pieces(picture, 50), level_step(picture), self.inverted)
-        return own if own and own.differ(self.levels, self.tolerance) else self.levels
 
     def _cut(self, levels: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, Window]]:
         side, (height, width) = self.side, levels.shape

@@ -11,7 +11,7 @@ import numpy as np
 
 import supair
 from supair.config import ConfigError, TrainingError, model_from_settings, require
-from supair.detect.images import Preparation, images_of, read_images
+from supair.detect.images import Images, Preparation, as_picture, read_images
 from supair.run import load_weights, read_configuration
 
 _MODULES = {  # of the classes that a configuration may name; they bring TensorFlow
@@ -37,7 +37,8 @@ class Detector(NamedTuple):
     preparation: Preparation
 
     def detect(self, images, levels: str = "auto") -> Detections:
-        """Find the objects in images: a path, see `read_images`, or arrays, see `images_of`.
+        """Find the objects in images: a path, see `read_images`, or arrays [height,
+        width] or [height, width, 3] of any numbers.
 
         Args:
           levels: whose grey levels are stretched, see `Preparation.adapted`.
@@ -47,8 +48,13 @@ class Detector(NamedTuple):
         """
         from supair.detect.results import detect  # brings TensorFlow
 
-        is_path = isinstance(images, (str, Path))
-        images = read_images(Path(images)) if is_path else images_of(images)
+        if isinstance(images, (str, Path)):
+            images = read_images(Path(images))
+        else:
+            pictures = [
+                as_picture(np.asarray(image), f"image {n}") for n, image in enumerate(images)
+            ]
+            images = Images([*map(str, range(len(pictures)))], pictures)
         preparation, said = self.preparation.adapted(images, levels)
         for line in said:
             print(f"warning: {line}", file=sys.stderr)
