@@ -179,7 +179,8 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
         require(math.prod(shape[1:3]) <= _MOST_PIXELS, f"{key} of fewer pixels", shape)
     size, counts = arrays[name].shape[0], None
     if known:
-        counts = _as_counts(arrays[known[0]].read(0, size), size, known[0])
+        shape, _, _, read_counts = arrays[known[0]]
+        counts = _as_counts(read_counts(0, shape[0]), size, known[0])
 
     def read(first: int, last: int) -> np.ndarray:
         with _errors_of(path):
