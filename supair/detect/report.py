@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from supair.config import ConfigError
-from supair.detect.images import Images, luminance
+from supair.detect.images import Images, as_levels, level_step, luminance
 from supair.detect.results import Detection, Doubt
 from supair.run import write_whole
 
@@ -33,7 +33,6 @@ _COLOURS = colormaps["viridis"]  # of scores from 0 to 1
 _SHEET_SIDE = 6  # overlays along each side of the contact sheet
 _CELL = 160  # pixels of an overlay there
 _OVERLAY_SIDES = 300, 2000  # pixels, least and most of the longer side of an overlay
-_LEAST_CONTRAST = 0.02  # below, grey levels are not stretched
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Objects found</title><style>
@@ -169,11 +168,11 @@ def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
     longer = max(picture.shape[:2])
     skip, zoom = -(-longer // most), max(1, -(-least // longer))
     levels = picture[::skip, ::skip]
-    grey, white = luminance(levels), 255 if levels.dtype == np.uint8 else 1
+    grey = luminance(levels)
     low, high = grey.min(), grey.max()
-    if high - low < _LEAST_CONTRAST:
-        low, high = 0, 1
-    stretched = np.clip((levels / np.float32(white) - low) / (high - low), 0, 1)
+    if high - low <= 3 * level_step(levels):  # uniform
+        low, high = min(low, 0), max(high, 1)
+    stretched = np.clip((as_levels(levels) - low) / (high - low), 0, 1)
     overlay = Image.fromarray(np.uint8(np.round(255 * stretched))).convert("RGB")
     overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
     longer, pen = max(overlay.size), ImageDraw.Draw(overlay)

@@ -81,8 +81,8 @@ def detect(
       ConfigError: if the images do not fit the preparation.
     """
     compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
-    parts: list[list] = [[] for _ in images.pictures]  # what each of an image's scenes gives
-    pieces = zip(*preparation.scenes(images))
+    parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
+    pieces = preparation.scenes(images)
     with tqdm(desc="detecting", unit="scene", disable=None) as progress:
         while batch := list(itertools.islice(pieces, _BATCH)):
             scenes = np.stack([scene for scene, _ in batch])

@@ -41,6 +41,12 @@ class Window(NamedTuple):
         zoom = [self.zoom_x, self.zoom_y, self.zoom_x, self.zoom_y]
         return np.asarray(boxes, float) * zoom + [self.left, self.top, 0.0, 0.0]
 
+    def zoomed(self, by_x: float, by_y: float) -> Window:
+        """In an image so many times as large."""
+        by = np.array([by_x, by_y])
+        corner, zoom, size = ((by * pair).tolist() for pair in (self[:2], self[2:4], self.size))
+        return Window(*corner, *zoom, tuple((np.tile(by, 2) * self.core).tolist()), tuple(size))
+
     def owns(self, boxes: np.ndarray) -> np.ndarray:
         """Which of the boxes [n, 4], in image pixels, have their centre in the core, [n] bool."""
         centres = boxes[:, :2] + boxes[:, 2:] / 2
@@ -54,7 +60,7 @@ class Window(NamedTuple):
 
 
 def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
-    """An image [height, width] in [0, 1] as one scene [side, side]: its longer side fits, and its
+    """An image [height, width] as one scene [side, side]: its longer side fits, and its
     median fills the rest."""
     if levels.shape == (side, side):
         return levels, Window(0.0, 0.0, size=(side, side))
@@ -62,7 +68,7 @@ def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
     small = Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR)
     top, left = (side - height) // 2, (side - width) // 2
     scene = np.full([side, side], np.median(levels), np.float32)
-    scene[top : top + height, left : left + width] = np.clip(small, 0, 1)
+    scene[top : top + height, left : left + width] = small
     zoom_x, zoom_y = levels.shape[1] / width, levels.shape[0] / height
     corner = -left * zoom_x, -top * zoom_y
     return scene, Window(*corner, zoom_x, zoom_y, size=levels.shape[::-1])
