@@ -26,29 +26,13 @@ from tqdm import tqdm
 
 import supair  # whose names bring TensorFlow when they are used, and not before
 from supair import cli
-from supair.config import (
-    SUPAIR_RECIPES,
-    ConfigError,
-    ModelConfig,
-    background_spn,
-    object_spn,
-    require,
-)
+from supair.config import SUPAIR_RECIPES, ModelConfig, background_spn, object_spn, require
+from supair.detect import suggest as suggestions
 from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import load_model
-from supair.detect.suggest import (
-    Layout,
-    Sizes,
-    draw_suggestion,
-    find_sizes,
-    suggest_layout,
-    suggest_variances,
-)
 from supair.detect.tiles import FITS, tile_overlap
 from supair.scenes import InMemoryScenes
 
-SUGGESTED = ("fit", "zoom", "side", "object_size", "max_objects")  # options that images suggest
-SCENES_FOR_NOISE = 2000
 LEAST_EPOCH = 250  # steps; a set that has fewer is gone through several times an epoch
 HELD_OUT = 0.1, 1000  # share of the scenes that the bound is measured on, and at most how many
 
@@ -72,7 +56,7 @@ def train(arguments: argparse.Namespace) -> int:
     total = None if layout.fit == "tile" else len(images.names)
     prepared = tqdm(preparation.scenes(images), "preparing", total, unit="scene", disable=None)
     scenes = np.stack([scene for scene, _ in prepared])
-    suggested = suggest_variances(scenes)
+    suggested = suggestions.suggest_variances(scenes)
     of_object = arguments.object_variance or suggested.object
     of_background = arguments.background_variance or suggested.background
     config = dataclasses.replace(
@@ -149,31 +133,29 @@ def suggest(arguments: argparse.Namespace) -> int:
     """Say which options `train` would take for images, and draw the smallest and largest box."""
     images = read_images(arguments.images, arguments.array, arguments.counts)
     sizes, layout, preparation, _ = _plan(arguments, images)
-    few = itertools.islice(preparation.scenes(images), SCENES_FOR_NOISE)
-    noise = suggest_variances(np.stack([scene for scene, _ in few])).noise
-    try:
-        with open(arguments.output, "xb") as file:
-            draw_suggestion(sizes, layout).save(file, "png")
-    except FileExistsError:
-        raise ConfigError(f"--output {arguments.output}: is there already") from None
+    few = itertools.islice(preparation.scenes(images), 2000)
+    noise = suggestions.suggest_variances(np.stack([scene for scene, _ in few])).noise
+    require(not arguments.output.exists(), f"--output {arguments.output} to be new", "a file")
+    suggestions.draw_suggestion(sizes, layout).save(arguments.output, "png")
     small, middle, large = sizes.quantiles
     print(
         f"objects of {middle:.0f} pixels, {small:.0f} to {large:.0f} most of them; up to "
         f"{sizes.number()} in an image; noise of {noise:.4f}\n{layout.options}"
     )
-    for doubt in sizes.doubts:
-        print(f"unsure: {doubt}; see {arguments.output}")
     return 0
 
 
 def _plan(
     arguments: argparse.Namespace, images: Images
-) -> tuple[Sizes, Layout, Preparation, ModelConfig]:
+) -> tuple[suggestions.Sizes, suggestions.Layout, Preparation, ModelConfig]:
     """What the options say and, where they do not, the images suggest."""
-    told = {name: getattr(arguments, name) for name in SUGGESTED}
+    options = ("fit", "zoom", "side", "object_size", "max_objects")
+    told = {name: getattr(arguments, name) for name in options}
     preparation, _ = Preparation().adapted(images, trained=False)
-    sizes = find_sizes(images, preparation)
-    layout = suggest_layout(sizes, **told)
+    sizes = suggestions.find_sizes(images, preparation)
+    layout = suggestions.suggest_layout(sizes, **told)
+    for doubt in sizes.doubts if told["object_size"] is None else ():
+        print(f"unsure about objects and their sizes: {doubt}", file=sys.stderr)
     patch = arguments.patch_size or min(ModelConfig.patch_size, layout.side)
     smallest, largest = layout.object_size
     config = ModelConfig(
@@ -229,12 +211,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     option = commands.choices["detect"].add_argument
     option("--output", **output)
     option("--model", type=_existing, required=True, help="a run, or a folder of weights")
-    option(
-        "--levels",
-        choices=("auto", "trained", "picture"),
-        default="auto",
-        help="the training's grey levels, each image's own or, where these differ, the images'",
-    )
+    levels = {"choices": ("auto", "trained", "picture"), "default": "auto"}
+    option("--levels", **levels, help="grey levels: the training's, or others that they have")
     option("--min-score", type=float, default=0.0, metavar="S", help="of a box (default: 0, all)")
     option("--overlays", **number, default=300, help="images to draw, the first (default: 300)")
     option = commands.choices["train"].add_argument

@@ -56,13 +56,12 @@ def read_images(path: Path, array: str | None = None, counts: str | None = None)
     """Open a folder of pictures (in the order of their names), a picture, or an array of a file.
 
     Photographs are turned as their EXIF data say, what is transparent is laid on black or white,
-    whichever shows it, and colours of 16 bits are read as of 8.  Counts are taken from `counts.csv`
-    (columns image and count) in the folder, boxes from `boxes.csv` (image, left, top, width and
-    height) or COCO's JSON, and counts from these if from nothing else.
+    whichever shows it, and colours of 16 bits are read as of 8.  A folder may hold true counts in
+    `counts.csv` (image, count), and boxes in `boxes.csv` (image, left, top, width, height) or as
+    COCO's JSON.
 
     Args:
-      path: of PNG, JPEG, TIFF (of several pages, too), BMP or WebP; .npy, .npz or HDF5.
-      array: the images' name in the file, [n, height, width] or [n, height, width, 1 or 3] of any
+      array: the images' name in a file, [n, height, width] or [n, height, width, 1 or 3] of any
         numbers; by default a usual one, or that of the only such array.
       counts: likewise, [n] or [n, 1] whole numbers.
 
@@ -214,15 +213,17 @@ def as_picture(array: np.ndarray, name: str) -> np.ndarray:
 
 def _open_pictures(paths: list[Path]) -> Images:
     """Files of pictures; how each begins is looked at now."""
-    pages = [(path, page) for path in paths for page in _read_file(path, _list_pages)]
-    several = {path for path, page in pages if page}
-    names = [f"{path.name}#{page}" if path in several else path.name for path, page in pages]
+    pages = []
+    for path in paths:
+        frames = _read_file(path, lambda image: image.n_frames if image.format == "TIFF" else 1)
+        of_page = ["" if frames == 1 else f"#{page}" for page in range(frames)]
+        pages += [(path, page, f"{path.name}{end}") for page, end in enumerate(of_page)]
 
     def read(number: int, _: int) -> list[np.ndarray]:
-        path, page = pages[number]
+        path, page, _ = pages[number]
         return [_read_file(path, lambda image: _pixels(image, page))]
 
-    return Images(names, _Pictures(len(pages), 1, read))
+    return Images([name for *_, name in pages], _Pictures(len(pages), 1, read))
 
 
 def _read_file(path: Path, function: Callable[[Image.Image], Any]):
@@ -232,16 +233,6 @@ def _read_file(path: Path, function: Callable[[Image.Image], Any]):
         require(path.is_file(), "a file", "none")
         with Image.open(path) as image:
             return function(image)
-
-
-def _list_pages(image: Image.Image) -> list[int]:
-    """Those of a TIFF but for smaller copies of others; of other files the first alone."""
-    pages = []
-    for page in range(image.n_frames if image.format == "TIFF" else 1):
-        image.seek(page)
-        if image.format != "TIFF" or not image.tag_v2.get(254, 0) & 1:
-            pages.append(page)
-    return pages
 
 
 def _pixels(image: Image.Image, page: int) -> np.ndarray:

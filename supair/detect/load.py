@@ -23,8 +23,6 @@ _MODULES = {  # of the classes that a configuration may name; they bring TensorF
 
 
 class Detections(NamedTuple):
-    """The objects found in images."""
-
     counts: np.ndarray  # [images]
     boxes: list[np.ndarray]  # of each image [objects, 4] (left, top, width, height), pixels
     scores: list[np.ndarray]  # of each image [objects], in [0, 1]
@@ -37,11 +35,8 @@ class Detector(NamedTuple):
     preparation: Preparation
 
     def detect(self, images, levels: str = "auto") -> Detections:
-        """Find the objects in images: a path, see `read_images`, or arrays [height,
-        width] or [height, width, 3] of any numbers.
-
-        Args:
-          levels: whose grey levels are stretched, see `Preparation.adapted`.
+        """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
+        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.
 
         Raises:
           ConfigError: if the images cannot be read, or do not fit the preparation.
@@ -52,7 +47,7 @@ class Detector(NamedTuple):
             images = read_images(Path(images))
         else:
             pictures = [
-                as_picture(np.asarray(image), f"image {n}") for n, image in enumerate(images)
+                as_picture(np.asarray(array), f"image {n}") for n, array in enumerate(images)
             ]
             images = Images([*map(str, range(len(pictures)))], pictures)
         preparation, said = self.preparation.adapted(images, levels)
