@@ -415,7 +415,7 @@ class Preparation:
         step = level_step(images.pictures[0])
         new = _measure(sum(pieces, []), step, known and known.inverted)
         if new is None or known and not new.differ(known, _CLEARLY):
-            require(trained, "images with contrast", f"levels of {np.min(pieces[0])} in the first")
+            require(trained, "images with contrast", f"only {pieces[0][0][0, 0]:.4g}")
             new = self.levels
         own = [_measure(of_image, step, new.inverted) for of_image in pieces]
         apart = np.mean([bool(one and one.differ(new, _APART)) for one in own])

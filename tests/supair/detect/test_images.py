@@ -239,15 +239,18 @@ def test_nothing_is_not_stretched_into_noise():
 
 
 def test_tiles_of_images_that_are_resized_lie_where_they_were_taken():
-    picture = np.zeros([60, 90], np.float32)
-    picture[20:40, 50:80] = 1
-    found = Preparation(20, "tile", overlap=12, zoom=0.5).scenes(images_of([picture]))
+    picture = np.zeros([120, 180], np.float32)
+    picture[40:80, 100:160] = 1
+    preparation = Preparation(20, "tile", overlap=12, zoom=0.25)
+    images = images_of([picture])
+    assert preparation.adapted(images) == (preparation, [])
+    found = preparation.scenes(images)
     for scene, (_, window) in found:
         if (scene[0] == 0).all() and (scene[-1] == 0).all() and scene.max() == 255:
             rows, columns = (np.flatnonzero(scene.max(axis) > 127) for axis in (1, 0))
             box = [columns[0], rows[0], len(columns), len(rows)]
             left, top, width, height = window.to_image([box])[0]
-            assert (top, height) == (20, 20) and 50 <= left and left + width <= 80
-            assert window.size == (90, 60)
+            assert (top, height) == (40, 40) and 100 <= left and left + width <= 160
+            assert window.size == (180, 120)
             return
     raise AssertionError("no tile with the square's whole height")
