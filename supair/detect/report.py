@@ -92,9 +92,8 @@ def write_results(
         _write_tables(new, images.names, detections, doubts, drawn)
         _write_page(new / "index.html", images.names, detections, doubts, drawn)
         check_output(directory)  # what came while pictures were drawn
-        there = [name for name in _RESULTS if (directory / name).exists()]
-        moves = [(directory / name, old / name) for name in there]
-        moves += [(new / name, directory / name) for name in _RESULTS]
+        moves = [(directory / n, old / n) for n in _RESULTS if (directory / n).exists()]
+        moves += [(new / n, directory / n) for n in _RESULTS]
         try:
             for source, target in moves:
                 os.replace(source, target)
@@ -194,8 +193,7 @@ def _write_page(path: Path, names, detections, doubts: Sequence[Doubt], drawn) -
     for count, number in enumerate(numbers.tolist()):
         x, height = 20 + bar * count, 120 * number / numbers.max()
         shape = f'x="{x}" y="{140 - height:.1f}" width="{bar - 1}" height="{height:.1f}"'
-        title = f"<title>{number} with {count}</title>"
-        histogram.append(f'<rect {shape} fill="#31688e">{title}</rect>')
+        histogram.append(f'<rect {shape} fill="#31688e"><title>{number}</title></rect>')
         if count % math.ceil(24 / bar) == 0:
             histogram.append(f'<text x="{x}" y="154">{count}</text>')
     figures = (

@@ -32,26 +32,16 @@ def finder(margin=0, log_ratio=5.0):
     return find
 
 
-def test_objects_of_several_tiles_are_put_together_and_cut_at_the_edges(monkeypatch):
+def test_objects_of_several_tiles_are_put_together_once_and_cut_at_the_edges(monkeypatch):
     monkeypatch.setattr(results, "describe", finder(margin=2))
-    picture = np.zeros([10, 40], np.uint8)
-    picture[3:6, [1, 2, 30, 31]] = 255
-    images = Images(["a"], [picture], None)
-    (found,) = detect(None, Preparation(20, "tile", overlap=8), images)
-    np.testing.assert_array_equal(found.boxes, [[0, 1, 5, 7], [28, 1, 6, 7]])
-    assert found.size == (40, 10) and found.scenes == 4 and found.empty == 2
-    assert found.confidence == pytest.approx(0.8**2)  # uniform scenes are sure to be empty
-    (found,) = detect(None, Preparation(20, "tile", overlap=8), images, min_score=0.95)
-    assert not len(found.boxes)
-
-
-@pytest.mark.parametrize("left", [10.4, 11.0, 11.8])  # a core ends at 12
-def test_an_object_whose_centre_two_tiles_put_elsewhere_counts_once(left, monkeypatch):
-    monkeypatch.setattr(results, "describe", finder())
-    picture = np.zeros([12, 40], np.uint8)
-    picture[4:8, int(left) : int(left) + 2] = 255
-    (found,) = detect(None, Preparation(20, "tile", overlap=8), Images(["a"], [picture], None))
-    assert len(found.boxes) == 1
+    picture = np.zeros([36, 40], np.uint8)
+    picture[3:6, [1, 2, 30, 31]] = picture[30:33, 11:13] = 255  # the last between two tiles' cores
+    images, preparation = Images(["a"], [picture], None), Preparation(20, "tile", overlap=8)
+    (found,) = detect(None, preparation, images)
+    np.testing.assert_array_equal(found.boxes, [[0, 1, 5, 7], [28, 1, 6, 7], [9, 28, 6, 7]])
+    assert found.size == (40, 36) and found.scenes == 12 and found.empty == 8
+    assert found.confidence == pytest.approx(0.8**4)  # uniform scenes are sure to be empty
+    assert not len(detect(None, preparation, images, min_score=0.95)[0].boxes)
 
 
 def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
