@@ -10,6 +10,7 @@ import pytest
 import tiny
 from PIL import Image
 
+import data.store
 from supair.config import ConfigError
 from supair.detect.images import Images, Levels, Preparation, luminance, read_images
 
@@ -23,14 +24,21 @@ def as_folder(path, size=2):
     return path
 
 
-def save_hdf5(path, **content):
-    with h5py.File(path, "w") as file:
-        for name, array in content.items():
-            file.create_dataset(name, data=array, chunks=(10, *array.shape[1:]), compression=1)
-
-
 def arrays(**content):
     return lambda path: (np.savez_compressed if len(content) > 1 else np.savez)(path, **content)
+
+
+def hdf5(images=None, counts=(), name="images", virtual=False, **form):
+    def save(path):
+        with h5py.File(path, "w") as file:
+            if virtual:
+                file.create_virtual_dataset(name, h5py.VirtualLayout((2, 4, 4), "u1"))
+            else:
+                shape = (2, 4, 4) if images is None else None
+                file.create_dataset(name, shape, "u1", images, **form)
+                file["num_actual_objects"] = np.reshape(counts, [-1, 1])
+
+    return save
 
 
 GREY, COUNTS = SQUARES.images, SQUARES.counts
@@ -42,9 +50,7 @@ FILES = {  # how the squares are written, and what is told
     "columns.npz": (arrays(pixels=np.asfortranarray(GREY), c=1.0 * COUNTS), {"counts": "c"}),
     "two.npz": (arrays(a=GREY, b=GREY), {"array": "b"}),
     "colour.hdf5": (
-        lambda path: save_hdf5(
-            path, image=GREY[..., None].repeat(3, 3), num_actual_objects=COUNTS[:, None]
-        ),
+        hdf5(GREY[..., None].repeat(3, 3), COUNTS, "image", chunks=(10, 12, 12, 3), compression=1),
         {},
     ),
 }
@@ -61,6 +67,14 @@ def test_arrays_are_found_and_read_in_any_form(name, tmp_path):
     if images.counts is not None:
         np.testing.assert_array_equal(images.counts, SQUARES.counts)
     assert (images.counts is None) == (name in ("one.npy", "bool.npz", "16_bits.npz", "two.npz"))
+
+
+def test_a_data_set_is_read_with_its_own_white(tmp_path):
+    sprites = data.make("sprites", 0, (2, 30))
+    data.store.write(tmp_path / "sprites.h5", sprites, {})
+    images = read_images(tmp_path / "sprites.h5", "test/images")
+    np.testing.assert_allclose(list(images.pictures), sprites["test"].images / 10, atol=1e-6)
+    np.testing.assert_array_equal(images.counts, sprites["test"].counts)
 
 
 def test_a_folder_with_counts_or_boxes(tmp_path, capsys):
@@ -144,31 +158,18 @@ def claim(shape, zeros):
     return save
 
 
-def outside(path):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("images", (2, 4, 4), "u1", external=[("/etc/passwd", 0, 32)])
-
-
-def virtual(path):
-    with h5py.File(path, "w") as file:
-        file.create_virtual_dataset("images", h5py.VirtualLayout((2, 4, 4), "u1"))
-
-
-def not_finite(path):
-    Image.fromarray(np.full([4, 4], np.nan, np.float32)).save(path)
-
-
 BAD = {  # how it is made, and what is named beside the path
     "empty": (lambda path: path.mkdir(), ""),
     "no image": (lambda path: (as_folder(path) / "003.png").write_bytes(b"\x89PNG"), "003.png"),
-    "no bytes": (lambda path: (as_folder(path) / "003.tif").touch(), "003.tif"),
     "no number": (counts("000.png,1\n001.png,x\n"), "counts.csv"),
     "negative": (counts("000.png,1\n001.png,-1\n"), "counts.csv"),
-    "half": (counts("000.png,1\n001.png,0.5\n"), "counts.csv"),
     "not all": (counts("000.png,1\n"), "counts.csv"),
     "twice": (counts("000.png,1\n000.png,1\n001.png,0\n"), "counts.csv"),
     "missing.npz": (lambda path: None, ""),
-    "nan.tif": (not_finite, "nan"),
+    "nan.tif": (
+        lambda path: Image.fromarray(np.full([4, 4], np.float32(np.nan))).save(path),
+        "nan",
+    ),
     "cut_off.npz": (lambda path: path.write_bytes(b"PK\x03\x04"), ""),
     "cut_off.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), ""),
     "name.npz": (arrays(a=np.zeros([2, 4, 4]), b=np.zeros([2, 4, 4])), "--array.*a .*b "),
@@ -179,8 +180,8 @@ BAD = {  # how it is made, and what is named beside the path
     "claim.npz": (claim((10**5, 100, 1000), 100), "images"),
     "zeros.npz": (claim((2, 10**4, 10**5), 10**7), "images"),
     "short.npz": (claim((2, 100, 100), 10**4), ""),
-    "outside.h5": (outside, "external"),
-    "virtual.h5": (virtual, "virtual"),
+    "outside.h5": (hdf5(external=[("/etc/passwd", 0, 32)]), "external"),
+    "virtual.h5": (hdf5(virtual=True), "virtual"),
 }
 
 
