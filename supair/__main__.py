@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 import supair  # whose names bring TensorFlow when they are used, and not before
@@ -31,6 +32,7 @@ from supair.detect import suggest as suggestions
 from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import load_model
 from supair.detect.tiles import FITS, tile_overlap
+from supair.metrics import box_iou
 from supair.scenes import InMemoryScenes
 
 LEAST_EPOCH = 250  # steps; a set that has fewer is gone through several times an epoch
@@ -126,6 +128,11 @@ def detect(arguments: argparse.Namespace) -> int:
         print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
+    if images.boxes is not None:
+        pairs = zip(images.boxes, (found.boxes for found in detections))
+        good = [box_iou(true, found) >= 0.5 for true, found in pairs]
+        hits = sum(each[linear_sum_assignment(each, maximize=True)].sum() for each in good)
+        print(f"{hits} of {sum(map(len, good))} true boxes are found, with an IoU of at least 0.5")
     return 0
 
 

@@ -389,6 +389,8 @@ class Preparation:
         good = -math.inf < self.black < self.white < math.inf
         require(good, "finite levels, black below white", (self.black, self.white))
         require(0.01 <= self.zoom <= 10, "a zoom from 0.01 to 10", self.zoom)
+        good = self.tolerance is None or self.tolerance >= 0
+        require(good, "a tolerance of at least 0", self.tolerance)
 
     @property
     def levels(self) -> Levels:
