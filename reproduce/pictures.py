@@ -13,12 +13,10 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import common
 import numpy as np
-from common import ROOT
 from PIL import Image
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
@@ -38,16 +36,14 @@ except ImportError as error:
 
 TUNING = 40  # training pictures that settings are chosen on
 SIDE, LARGEST_IOU = 50, 0.15  # of pictures drawn here, in pixels, and of the objects in them
-# Drawn around the coins of scikit-image's picture: left, top, width, height.
 COINS = """22 35 45 39 132 28 47 46 192 30 48 43 255 34 42 38 305 16 60 56 25 104 42 41 81 39 39 35
 84 108 38 37 134 110 39 35 186 105 40 39 245 95 51 49 317 106 39 39 26 179 37 38 80 175 44 42
 135 179 39 38 189 170 48 47 251 172 46 45 315 156 65 62 18 233 57 55 93 245 43 42 144 236 57 52
-220 240 49 48 276 239 50 50 336 248 46 41"""
+220 240 49 48 276 239 50 50 336 248 46 41"""  # drawn by hand: left, top, width, height
 
 
 def lay_out(rng: np.random.Generator, stamps: np.ndarray, ground: np.ndarray):
-    """A picture [SIDE, SIDE] uint8 of 0 to 3 of the stamps [n, edge, edge] on a ground, and their
-    boxes [objects, 4]."""
+    """A picture [SIDE, SIDE] with 0 to 3 of the stamps [n, edge, edge], and their boxes."""
     boxes, edge = np.zeros([0, 4]), stamps.shape[1]
     for _ in range(rng.integers(4)):
         stamp, (left, top) = rng.choice(stamps), rng.integers(0, SIDE - edge + 1, 2)
@@ -59,11 +55,6 @@ def lay_out(rng: np.random.Generator, stamps: np.ndarray, ground: np.ndarray):
     return np.uint8(np.round(255 * np.clip(ground, 0, 1))), boxes
 
 
-def letters(rng: np.random.Generator):
-    picture, count = draw_letters(rng)
-    return np.asarray(picture), count
-
-
 def make_sets(sizes: tuple[int, int]) -> dict[str, list]:
     """Of each set pictures to train and to test on, with the boxes in each, or their number."""
     digits = ndimage.zoom(load_digits().images / 16, (1, 2.25, 2.25), order=1)  # [1797, 18, 18]
@@ -73,9 +64,9 @@ def make_sets(sizes: tuple[int, int]) -> dict[str, list]:
     blobs = rng.uniform(0.5, 1, [500, 1, 1]) * np.exp(-0.5 * (y[:, :, None] ** 2 + x[:, None] ** 2))
     drawn = {
         "digits": lambda rng: lay_out(rng, digits, np.zeros([SIDE, SIDE])),
-        "on grass": lambda rng: lay_out(rng, digits, lawns[tuple(rng.integers(0, 462, 2))].copy()),
+        "lawn": lambda rng: lay_out(rng, digits, lawns[tuple(rng.integers(0, 462, 2))].copy()),
         "blobs": lambda rng: lay_out(rng, blobs, rng.normal(0.1, 0.05, [SIDE, SIDE])),
-        "letters": letters,
+        "letters": draw_letters,
     }
     photographs = {
         "coins": (data.coins(), np.array(COINS.split(), float).reshape(-1, 4)),
@@ -84,7 +75,8 @@ def make_sets(sizes: tuple[int, int]) -> dict[str, list]:
     }
     rngs, sets = [np.random.default_rng(seed) for seed in range(2)], {}
     for name, draw in drawn.items():
-        sets[name] = [[draw(rng) for _ in range(size)] for rng, size in zip(rngs, sizes)]
+        parts = [[draw(rng) for _ in range(size)] for rng, size in zip(rngs, sizes)]
+        sets[name] = [[(np.asarray(picture), true) for picture, true in part] for part in parts]
     return sets | {name: [[pair]] * 2 for name, pair in photographs.items()}
 
 
@@ -104,12 +96,12 @@ def watershed(grey, contrast: float, sigma: float, distance: int, area: int) -> 
 def blob_log(grey, smallest: float, ratio: float, threshold: float) -> np.ndarray:
     """Boxes [n, 4] of blobs with standard deviations from `smallest` to `ratio` times that."""
     y, x, deviation = feature.blob_log(grey, smallest, smallest * ratio, 6, threshold).T
-    radius = deviation * np.sqrt(2)
-    return np.stack([x - radius, y - radius, 2 * radius, 2 * radius], axis=1)
+    side = deviation * np.sqrt(8)
+    return np.stack([x - side / 2, y - side / 2, side, side], axis=1)
 
 
 GRIDS = {  # of the arguments
-    watershed: ((0.1, 0.2, 0.4), (0, 1, 2, 4), (2, 4, 8, 16, 32), (10, 40, 160)),
+    watershed: ((0.1, 0.2, 0.4), (0, 1, 2, 4), (4, 8, 16, 32), (10, 40, 160)),
     blob_log: ((1, 2, 4, 8, 16), (1.5, 3), (0.02, 0.05, 0.1, 0.2, 0.4)),
 }
 
@@ -125,7 +117,7 @@ def score(found, truth) -> dict:
     return result
 
 
-def classical(method: Callable, pairs: list, settings: tuple) -> dict:
+def classical(method, pairs: list, settings: tuple) -> dict:
     """A method's result, with settings: whether objects are dark, and its arguments."""
     pictures, truth = zip(*pairs)
     grey = [np.asarray(Image.fromarray(picture).convert("L")) / 255 for picture in pictures]
@@ -138,26 +130,26 @@ def classical(method: Callable, pairs: list, settings: tuple) -> dict:
 def detect(train: list, test: list, folder: Path, seed: int, options: list[str]) -> dict:
     """SuPAIR's result after training, which goes on where it was."""
     folder.mkdir(parents=True, exist_ok=True)
-    images, run = folder / "images.npz", folder / f"seed{seed}"
+    images, run = folder.resolve() / "images.npz", folder.resolve() / f"seed{seed}"
     np.savez(images, images=[picture for picture, _ in train])
     call = ["--images", images, "--output", run, "--seed", str(seed), *options]
-    if subprocess.run([sys.executable, "-m", "supair", "train", *call], cwd=ROOT).returncode:
+    if subprocess.run([sys.executable, "-m", "supair", "train", *call], cwd=common.ROOT).returncode:
         raise ConfigError(f"{run}: training failed, see above")
     pictures, truth = zip(*test)
     began, trained = time.perf_counter(), round(read_rows(run)[-1]["train_seconds"])
     found = supair.load(run).detect(list(pictures)).boxes
-    seconds = round(time.perf_counter() - began, 2)
-    return {**score(found, truth), "seconds": seconds, "train_seconds": trained}
+    took = {"seconds": round(time.perf_counter() - began, 2), "train_seconds": trained}
+    return {**score(found, truth), **took}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="few pictures, one seed, one epoch")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs/pictures", metavar="DIR")
+    parser.add_argument("--quick", action="store_true", help="few pictures, one seed, 250 steps")
+    parser.add_argument("--runs", type=Path, default=common.ROOT / "runs/pictures", metavar="DIR")
     common.add_json(parser, "the results, after each set,")
     options = parser.parse_args(argv)
     more = "--steps 1 --batch-size 16 --no-xla".split() if options.quick else []
-    results: dict[str, dict] = {}
+    results = {}
     for name, (train, test) in make_sets((40, 10) if options.quick else (2000, 200)).items():
         rows = results[name] = {}
         for method, grid in GRIDS.items():
@@ -166,8 +158,7 @@ def main(argv: list[str] | None = None) -> int:
             best = max(tried, key=lambda row: (row.get("f1", 0), -row["count_error"]))
             rows[method.__name__] = classical(method, test, best["settings"])
         for seed in range(1 if options.quick else 3):
-            folder = options.runs.resolve() / name.replace(" ", "_")
-            rows[f"SuPAIR {seed}"] = detect(train, test, folder, seed, more)
+            rows[f"SuPAIR {seed}"] = detect(train, test, options.runs / name, seed, more)
         for method, row in rows.items():
             print(f"{name:10}{method:12}{row}", flush=True)
         if options.json:
