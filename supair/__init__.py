@@ -27,6 +27,7 @@ _MODULES = {
     "TrainingError": "config",
     "WarmUp": "config",
     "background_spn": "config",
+    "load": "detect.load",
     "object_spn": "config",
     "train": "training",
 }

@@ -4,9 +4,11 @@ python -m supair train --images FOLDER_OR_FILE --output RUN
     learn to find the objects in them, without labels
 python -m supair detect --model RUN --images FOLDER_OR_FILE --output DIR
     count and box them
+python -m supair suggest --images FOLDER_OR_FILE
+    say what `train` would take them for
 
-Images are a folder of PNG or JPEG files, or an array [n, height, width] or [n, height, width, 3] of
-an .npz or HDF5 file, uint8 or floating point in [0, 1].
+Images are a picture or a folder of pictures (PNG, JPEG, TIFF, BMP, WebP), or an array [n, height,
+width] or [n, height, width, 3] of an .npy, .npz or HDF5 file.
 """
 
 from __future__ import annotations
@@ -14,19 +16,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import inspect
+import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
 
 import supair  # whose names bring TensorFlow when they are used, and not before
 from supair import cli
 from supair.config import SUPAIR_RECIPES, ModelConfig, background_spn, object_spn, require
-from supair.detect.images import Images, Preparation, read_images, suggest_variances
+from supair.detect import suggest as suggestions
+from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
 from supair.detect.tiles import FITS, tile_overlap
+from supair.metrics import box_iou
 from supair.scenes import InMemoryScenes
 
-LARGEST_SIDE = 100  # pixels; a scene of this side takes four times as long as the paper's
 LEAST_EPOCH = 250  # steps; a set that has fewer is gone through several times an epoch
 HELD_OUT = 0.1, 1000  # share of the scenes that the bound is measured on, and at most how many
 
@@ -45,33 +53,35 @@ def train(arguments: argparse.Namespace) -> int:
     training = dataclasses.replace(
         SUPAIR_RECIPES[arguments.recipe], seed=arguments.seed, batch_size=arguments.batch_size
     )
-    images = read_images(arguments.images, arguments.array)
-    config = _model_config(arguments, images)
-    overlap = tile_overlap(config) if arguments.fit == "tile" else 0
-    preparation = Preparation.suggest(images, config.scene_size, arguments.fit, overlap)
-    scenes, _ = preparation.scenes(images)
-    suggested = suggest_variances(scenes)
+    images = read_images(arguments.images, arguments.array, arguments.counts)
+    _, layout, preparation, config = _plan(arguments, images)
+    total = None if layout.fit == "tile" else len(images.names)
+    prepared = tqdm(preparation.scenes(images), "preparing", total, unit="scene", disable=None)
+    scenes = np.stack([scene for scene, _ in prepared])
+    suggested = suggestions.suggest_variances(scenes)
     of_object = arguments.object_variance or suggested.object
     of_background = arguments.background_variance or suggested.background
     config = dataclasses.replace(
         config, object=object_spn(*of_object), background=background_spn(*of_background)
     )
-    data = split(scenes, None if arguments.fit == "tile" else images.counts, arguments.seed)
+    data = split(scenes, None if layout.fit == "tile" else images.counts, arguments.seed)
     steps_per_epoch = len(data["train"]) // training.batch_size
     if steps_per_epoch < LEAST_EPOCH:
         steps_per_epoch = LEAST_EPOCH
         training = dataclasses.replace(training, steps_per_epoch=steps_per_epoch)
     epochs = -(-arguments.steps // steps_per_epoch)
+    if annealing := training.annealing:
+        annealing = dataclasses.replace(annealing, epochs=epochs)
+        training = dataclasses.replace(training, annealing=annealing)
     identity = {
         "preparation": dataclasses.asdict(preparation),
-        "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes.tobytes()).hexdigest()},
+        "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes).hexdigest()},
     }
     print(
         f"{len(images.pictures)} images, {len(scenes)} scenes of {config.scene_size} x "
         f"{config.scene_size} pixels, {len(data['test'])} of them to measure the bound on\n"
-        f"grey levels {preparation.black:.3f} to {preparation.white:.3f} become 0 to 1"
-        f"{', inverted' * preparation.inverted}\n"
-        f"up to {arguments.max_objects} objects a scene ({config.num_steps} steps)\n"
+        f"grey levels {preparation.levels} become 0 to 1\n"
+        f"{layout.options}: one object more is found ({config.num_steps} steps)\n"
         f"noise of {suggested.noise:.4f}: --object-variance {' '.join(map(str, of_object))} "
         f"--background-variance {' '.join(map(str, of_background))}\n"
         f"{epochs} epochs of {steps_per_epoch} steps; Ctrl-C ends, and the same command goes on",
@@ -89,44 +99,86 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def detect(arguments: argparse.Namespace) -> int:
-    """Count and box the objects in images."""
-    directory = find_model(arguments.model)
-    from supair.detect import results  # brings Matplotlib
+    """Count and box the objects in images.
 
-    results.check_output(arguments.output, arguments.images)
-    images = read_images(arguments.images, arguments.array)
+    counts.csv    of each image its count, how sure that is (confidence: q(N = n), multiplied over
+                  the scenes that the image was cut into), and why it may be wrong (warning)
+    boxes.csv     of each object left, top, width and height in pixels, log_ratio (in nats, how much
+                  better the object model explains the box's pixels than the background model), and
+                  score (q(N >= i) of the step i that found it, times sigmoid(log_ratio))
+    boxes.json    the same, as COCO has it
+    index.html    what was found, to be looked at; and overlays/, contact_sheet.png
+    """
+    directory = find_model(arguments.model)
+    from supair.detect import report, results  # bring Matplotlib and TensorFlow
+
+    report.check_output(arguments.output, arguments.images)
+    images = read_images(arguments.images, arguments.array, arguments.counts)
     model, preparation = load_model(directory)
     if arguments.fit:
         overlap = tile_overlap(model.config) if arguments.fit == "tile" else 0
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
-    detections = results.detect(model, preparation, images)
-    results.write_results(arguments.output, images, detections)
+    preparation, said = preparation.adapted(images, arguments.levels)
+    detections = results.detect(model, preparation, images, arguments.min_score)
+    doubts = results.find_doubts(detections)
+    doubts += [results.Doubt(text, range(len(images.names))) for text in said]
+    report.write_results(arguments.output, images, detections, doubts, arguments.overlays)
     counts = np.array([len(found.boxes) for found in detections])
     print(
         f"{counts.sum()} objects in {len(counts)} images: {_histogram(np.bincount(counts))}; "
-        f"see {arguments.output / 'contact_sheet.png'}"
+        f"see {arguments.output / 'index.html'}"
     )
+    for doubt in doubts:
+        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
+    if images.boxes is not None:
+        pairs = zip(images.boxes, (found.boxes for found in detections))
+        good = [box_iou(true, found) >= 0.5 for true, found in pairs]
+        hits = sum(each[linear_sum_assignment(each, maximize=True)].sum() for each in good)
+        print(f"{hits} of {sum(map(len, good))} true boxes are found, with an IoU of at least 0.5")
     return 0
 
 
-def _model_config(arguments: argparse.Namespace, images: Images) -> ModelConfig:
-    """What the options say; if they do not, a scene is as large as an image, or as the paper's."""
-    side = arguments.side
-    if not side:
-        side = ModelConfig.scene_size if arguments.fit else len(images.pictures[0])
-        expected = f"images of at most {LARGEST_SIDE} pixels a side, or --fit resize or --fit tile"
-        require(side <= LARGEST_SIDE, expected, side)
-    patch = min(arguments.patch_size, side)
-    smallest, largest = arguments.object_size or (0.3 * patch, 0.9 * patch)
-    return ModelConfig(
-        scene_size=side,
+def suggest(arguments: argparse.Namespace) -> int:
+    """Say which options `train` would take for images, and draw the smallest and largest box."""
+    images = read_images(arguments.images, arguments.array, arguments.counts)
+    sizes, layout, preparation, _ = _plan(arguments, images)
+    few = itertools.islice(preparation.scenes(images), 2000)
+    noise = suggestions.suggest_variances(np.stack([scene for scene, _ in few])).noise
+    require(not arguments.output.exists(), f"--output {arguments.output} to be new", "a file")
+    suggestions.draw_suggestion(sizes, layout).save(arguments.output, "png")
+    small, middle, large = sizes.quantiles
+    print(
+        f"objects of {middle:.0f} pixels, {small:.0f} to {large:.0f} most of them; up to "
+        f"{sizes.number()} in an image; noise of {noise:.4f}\n{layout.options}"
+    )
+    return 0
+
+
+def _plan(
+    arguments: argparse.Namespace, images: Images
+) -> tuple[suggestions.Sizes, suggestions.Layout, Preparation, ModelConfig]:
+    """What the options say and, where they do not, the images suggest."""
+    options = ("fit", "zoom", "side", "object_size", "max_objects")
+    told = {name: getattr(arguments, name) for name in options}
+    preparation, _ = Preparation().adapted(images, trained=False)
+    sizes = suggestions.find_sizes(images, preparation)
+    layout = suggestions.suggest_layout(sizes, **told)
+    for doubt in sizes.doubts if told["object_size"] is None else ():
+        print(f"unsure about objects and their sizes: {doubt}", file=sys.stderr)
+    patch = arguments.patch_size or min(ModelConfig.patch_size, layout.side)
+    smallest, largest = layout.object_size
+    config = ModelConfig(
+        scene_size=layout.side,
         patch_size=patch,
-        num_steps=arguments.max_objects + 1,  # the last step is to spare, see `WarmUp`
+        num_steps=layout.max_objects + 1,  # the last step is to spare, see `WarmUp`
         scale_min=smallest / patch,
         scale_max=largest / patch,
     )
+    overlap = tile_overlap(config) if layout.fit == "tile" else 0
+    changes = {"side": layout.side, "fit": layout.fit, "overlap": overlap, "zoom": layout.zoom}
+    return sizes, layout, dataclasses.replace(preparation, **changes), config
 
 
 def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
@@ -147,29 +199,42 @@ def _histogram(numbers) -> str:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supair", description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(required=True, metavar="train | detect", help="each has -h")
-    of_images = "a folder of PNG or JPEG files, an .npz or an HDF5 file"
-    for function in (train, detect):
-        command = commands.add_parser(function.__name__, description=function.__doc__)
+    commands = parser.add_subparsers(
+        required=True, metavar="train | detect | suggest", help="each has -h"
+    )
+    number = {"type": _at_least_1, "metavar": "N"}
+    pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
+    of_images = "a folder of pictures, a picture, or a file of arrays (.npy, .npz, HDF5)"
+    for function in (train, detect, suggest):
+        text = inspect.getdoc(function)
+        command = commands.add_parser(function.__name__, description=text, formatter_class=raw)
         command.set_defaults(run=function)
         option = command.add_argument
         option("--images", type=_existing, required=True, metavar="PATH", help=of_images)
-        option("--array", default="images", metavar="NAME", help="in a file (default: images)")
+        option("--array", metavar="NAME", help="of the images in a file (default: if usual)")
+        option("--counts", metavar="NAME", help="of true counts in a file (default: if usual)")
         option("--fit", choices=FITS, help="make each image one scene, or cut it into many")
-        option("--output", type=Path, required=True, metavar="DIR", help="where to write")
+        if function is not detect:
+            option("--zoom", type=float, help="of images that are cut into many scenes")
+            option("--side", **number, help="of a scene in pixels")
+            option("--object-size", **pair, help="widths in a scene")
+            option("--max-objects", **number, help="in a scene; one more is found")
+            option("--patch-size", **number, help="the object model's side (default: 28)")
+    option("--output", type=Path, default=Path("suggested.png"), metavar="FILE", help="to draw in")
+    output = {"type": Path, "required": True, "metavar": "DIR", "help": "where to write"}
     option = commands.choices["detect"].add_argument
+    option("--output", **output)
     option("--model", required=True, metavar="PATH", help="a run, or a folder of weights")
+    levels = {"choices": ("auto", "trained", "picture"), "default": "auto"}
+    option("--levels", **levels, help="grey levels: the training's, or others that they have")
+    option("--min-score", type=float, default=0.0, metavar="S", help="of a box (default: 0, all)")
+    option("--overlays", **number, default=300, help="images to draw, the first (default: 300)")
     option = commands.choices["train"].add_argument
-    number = {"type": _at_least_1, "metavar": "N"}
-    pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
-    option("--max-objects", **number, default=3, help="in a scene (default: 3); one more is found")
-    option("--side", **number, help="of a scene, pixels (default: the images', or 50 with --fit)")
-    option("--patch-size", **number, default=28, help="side of an object's patch (default: 28)")
-    option("--object-size", **pair, help="widths, pixels (default: 0.3 and 0.9 patches)")
+    option("--output", **output)
     option("--object-variance", **pair, help="bounds for leaves (default: by the images' noise)")
     option("--background-variance", **pair, help="likewise")
     option("--steps", **number, default=2000, help="rounded up to epochs (default: 2000)")
-    option("--batch-size", **number, default=256, help="scenes a step (default: 256)")
+    option("--batch-size", **number, default=128, help="scenes a step (default: 128)")
     option("--seed", type=int, default=0, help="of weights, structures, order, noise (default: 0)")
     option("--recipe", choices=SUPAIR_RECIPES, default="robust", help="default: robust")
     option("--no-xla", dest="xla", action="store_false", help="do not compile (slower)")

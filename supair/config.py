@@ -121,6 +121,11 @@ class ModelConfig:
         kinds = isinstance(self.object, SpnConfig), isinstance(self.background, SpnConfig | None)
         require(all(kinds), "SpnConfigs as object and background", (self.object, self.background))
 
+    @property
+    def middle_box(self) -> float:
+        """The area of a square box halfway between the least and the largest width, pixels."""
+        return (self.patch_size * (self.scale_min + self.scale_max) / 2) ** 2
+
 
 @dataclass(frozen=True)
 class AirConfig:
@@ -256,10 +261,10 @@ class TrainingConfig:
     averaging: float | None = None
     warm_up: WarmUp | AirWarmUp | None = None
     annealing: Annealing | None = None
-    # What a box must be worth in training, in background pixels (SuPAIR; ours).  As the background
-    # gets sharper a pixel that no box holds costs more, and p(N) hardly anything: second boxes pay
-    # for what the first leaves over.  So the loss, but not the bound, has so many times the log
-    # density of a background pixel added for each object, once the warm-up is over.
+    # What an object must be worth in training, as a share of a box of middle size full of background
+    # (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs more, and p(N)
+    # hardly anything: second boxes pay for what the first leaves over.  So the loss, but not the
+    # bound, has this share of such a box's log density added for each object, after the warm-up.
     object_price: float = 0.0
 
     def __post_init__(self):
@@ -300,7 +305,7 @@ SUPAIR_RECIPES = {
         averaging=16.0,
         warm_up=WarmUp(),
         annealing=Annealing(factors={"object": 3.0, "background": 10.0}),
-        object_price=60.0,
+        object_price=0.2,
     ),
 }
 

@@ -202,8 +202,9 @@ class SuPAIR(keras.Model):
         elbo = tf.reduce_mean(terms.total)
         if config.object_price:
             of_a_pixel = tf.nn.relu(tf.reduce_mean(terms.background)) / self.config.scene_size**2
-            price = (1.0 - weight) * config.object_price * tf.stop_gradient(of_a_pixel)
-            penalty += price * tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
+            price = config.object_price * self.config.middle_box * tf.stop_gradient(of_a_pixel)
+            expected_count = tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
+            penalty += (1.0 - weight) * price * expected_count
         return penalty - elbo, elbo
 
     def boxes(self, description: SceneDescription):

@@ -1,132 +1,370 @@
-"""Images of one's own: read from files, and made into scenes that a model can see."""
+"""Images of one's own: read from files when they are needed, and made into scenes that a model can
+see."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
+import json
+import math
 import os
-from collections.abc import Sequence
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from PIL import Image, ImageOps
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
 
 from supair.config import ConfigError, require
 from supair.detect.tiles import FITS, Window, cut_tiles, resize
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_SAMPLE = 2000  # scenes that grey levels and variances are suggested from
-_LEAST_CONTRAST = 0.02
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
+_IMAGES = ("images", "image", "x", "data", "arr_0", "pictures", "frames")  # usual names in files
+_COUNTS = ("counts", "count", "num_actual_objects", "num_objects", "n_objects")
+_MOST_PIXELS = 2 * 89_478_485  # of a picture, as Pillow has it
+_MOST_COLOURED = 5 * 10**7  # pixels of a picture that keeps its colours: these take much memory
+_MOST_GROWTH = 250  # of an array of more than a gigabyte, by decompression
+_BLOCK = 2**25  # bytes of an array that are read at once
+_WHITE = {"uint8": 255, "uint16": 65535}  # of other types it is 1
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_SAMPLE, _PIECE = 2000, 100  # pieces that grey levels are measured on, and their side in pixels
+_CLEARLY = 0.15  # how far levels differ from the training's if they are measured anew
+_APART = 0.65  # and an image's from those of all if it gets its own; see `Levels.differ`
+_MANY = 0.05  # share of such images if training gives them their own
+_EMPTY = 0.05  # of the contrast; a scene whose smoothed levels span no more has nothing in it
 
 
 class Images(NamedTuple):
-    names: list[str]  # of the files, or numbers
-    # Each [height, width] or [height, width, 3], uint8 or floating point in [0, 1].
+    names: list[str]  # of the files, with #page where a file has several, or numbers
+    # Each [height, width] or [height, width, 3], uint8, uint16 or floating point, see `luminance`.
+    # Those in files are read when they are asked for: go through them once, in order.
     pictures: Sequence[np.ndarray] | np.ndarray
-    counts: np.ndarray | None  # [images] true numbers of objects, where they are known
+    counts: np.ndarray | None = None  # [images] true numbers of objects, where they are known
+    boxes: list[np.ndarray] | None = None  # of every image [objects, 4], likewise
 
 
-def read_images(path: Path, array: str = "images") -> Images:
-    """Read a folder of PNG and JPEG files (in the order of their names), or an array of a file.
+def read_images(path: Path, array: str | None = None, counts: str | None = None) -> Images:
+    """Open a folder of pictures (in the order of their names), a picture, or an array of a file.
 
-    Photographs are turned as their EXIF data say, and what is transparent is laid on white.  True
-    counts are taken from `counts.csv` (columns image and count) in the folder, or from an array
-    `counts` beside the images.
+    Photographs are turned as their EXIF data say, what is transparent is laid on black or white,
+    whichever shows it, and colours of 16 bits are read as of 8.  A folder may hold true counts in
+    `counts.csv` (image, count), and boxes in `boxes.csv` (image, left, top, width, height) or as
+    COCO's JSON.
 
     Args:
-      path: the folder, or an .npz or HDF5 file.
-      array: the array's name in the file, [n, height, width] or [n, height, width, 3], uint8 or
-        floating point in [0, 1].
+      array: the images' name in a file, [n, height, width] or [n, height, width, 1 or 3] of any
+        numbers; by default a usual one, or that of the only such array.
+      counts: likewise, [n] or [n, 1] whole numbers.
 
     Raises:
-      ConfigError: naming the file, what was expected and what was found.
+      ConfigError: naming the file, what was expected and what was found; if a file is damaged
+        behind its beginning, when that is read.
     """
     if path.is_dir():
-        return _read_folder(path)
+        return _open_folder(path)
+    if path.suffix.lower() in _PICTURES:
+        return _open_pictures([path])
+    with _errors_of(path):
+        require(path.is_file(), "a folder or a file", "neither")
+        return _open_arrays(path, array, counts)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path):
+    """Errors in one line that begins with the file's name."""
     try:
-        pictures, counts = _read_arrays(path, array)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except Exception as error:  # damaged files make h5py, zipfile and zlib raise all kinds
-        raise ConfigError(f"{path}: missing or damaged ({error!r:.150})") from None
-    return Images([str(number) for number in range(len(pictures))], pictures, counts)
+        yield
+    except Exception as error:  # damaged files make h5py, zipfile, Pillow and others raise any
+        reason = error if type(error) is ConfigError else f"missing or damaged ({error!r:.150})"
+        raise ConfigError(f"{os.fsencode(path).decode(errors='replace')}: {reason}") from None
 
 
-def _read_arrays(path: Path, array: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images and counts of a file."""
-    kind = path.suffix.lower()
-    require(kind in (".npz", ".h5", ".hdf5"), "a folder, an .npz or an .h5 file", kind or "neither")
-    beside = f"{array.rpartition('/')[0]}/counts".lstrip("/")
-    with h5py.File(path) if kind != ".npz" else np.load(path, allow_pickle=False) as file:
-        require(array in file, f"an array {array} (or another --array)", ", ".join(file))
-        images = np.asarray(file[array])
-        counts = np.asarray(file[beside]) if beside in file else None
-        white = file[array].parent.attrs.get("white", 255) if kind != ".npz" else 255
-    shape = images.shape
-    good = shape[3:] in ((), (3,)) and len(shape) >= 3 and images.size
-    require(good, f"{array} [n, height, width] or [n, height, width, 3]", shape)
-    if images.dtype != np.uint8:
-        require(images.dtype.kind == "f", "grey levels of uint8 or floating point", images.dtype)
-        low, high = images.min(), images.max()  # nan if there is one
-        require(low >= 0 and high <= 1, "grey levels in [0, 1]", f"{low} to {high}")
-    elif white != 255:  # data/'s Sprites
-        images = images / np.float32(white)
-    if counts is not None:
-        good = counts.shape == shape[:1] and counts.dtype.kind in "iu" and counts.min() >= 0
-        expected = f"counts [{len(images)}] of integers from 0"
-        require(good, expected, f"{counts.shape} {counts.dtype}")
-    return images, counts
+class _Pictures(Sequence):
+    """Pictures that are read when they are asked for, `rows` at once, of which the last are held."""
+
+    def __init__(self, size: int, rows: int, read: Callable[[int, int], Sequence[np.ndarray]]):
+        self._size, self._rows, self._read, self._first, self._held = size, rows, read, 0, []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, number):
+        if not 0 <= number < self._size:
+            raise IndexError(number)
+        if not 0 <= number - self._first < len(self._held):
+            self._first, self._held = number - number % self._rows, []
+            self._held = self._read(self._first, min(self._first + self._rows, self._size))
+        return self._held[number - self._first]
 
 
-def _read_folder(folder: Path) -> Images:
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-    require(bool(files), f"PNG or JPEG files in {folder}", "none")
-    pictures = []
-    for path in files:
-        try:
-            path.name.encode()  # names that are not UTF-8 cannot be written to the results
-            with Image.open(path) as image:
-                pictures.append(_pixels(ImageOps.exif_transpose(image)))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            name = os.fsencode(path).decode(errors="replace")
-            raise ConfigError(f"{name}: damaged or no image ({error!r:.150})") from None
-    names = [path.name for path in files]
-    counts = folder / "counts.csv"
-    return Images(names, pictures, _read_counts(counts, names) if counts.exists() else None)
+class _Array(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    stored: int  # bytes that it takes in the file
+    read: Callable[[int, int], np.ndarray]  # rows from .. to
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits
-        return np.asarray(image).astype(np.float32) / np.float32(65535)
+def _list_arrays(path: Path) -> dict[str, _Array]:
+    kind, arrays = path.suffix.lower(), {}
+    require(kind in _ARRAYS, f"a folder, or a file of {' '.join((*_PICTURES, *_ARRAYS))}", kind)
+    if kind == ".npy":
+        return {"images": _npy_array(open(path, "rb"), path.stat().st_size, path)}
+    if kind == ".npz":
+        archive = zipfile.ZipFile(path)
+        for member in archive.infolist():
+            array = _npy_array(archive.open(member), member.compress_size, path, member.filename)
+            arrays[member.filename.removesuffix(".npy")] = array
+        return arrays
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:  # not called for links to files
+        if isinstance(item, h5py.Dataset) and item.shape:
+            outside = item.is_virtual or item.external  # may be any file of the system's
+            require(not outside, f"{name} in the file itself", "external or virtual storage")
+            white = item.parent.attrs.get("white", 255)  # data/ has another for Sprites
+            as_is = white == 255 or item.dtype != np.uint8 or item.ndim < 3
+            read = item.__getitem__ if as_is else lambda rows: item[rows] / np.float32(white)
+            stored = item.id.get_storage_size()
+            arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: read(slice(*rows)))
+
+    h5py.File(path).visititems(add)
+    return arrays
+
+
+def _npy_array(file, stored: int, path: Path, member: str = "") -> _Array:
+    """Of an open .npy file, or a member of an .npz file."""
+    read_header = "read_array_header_{}_{}".format(*np.lib.format.read_magic(file))
+    shape, by_column, dtype = getattr(np.lib.format, read_header)(file)
+    start, row = file.tell(), dtype.itemsize * math.prod(shape[1:])
+
+    def read(first: int, last: int) -> np.ndarray:
+        if by_column:  # has no rows in one piece
+            content = np.load(path, allow_pickle=False)
+            return (content[member] if member else content)[first:last]
+        file.seek(start + first * row)
+        content = np.frombuffer(file.read((last - first) * row), dtype)
+        return content.reshape(last - first, *shape[1:])
+
+    return _Array(shape, dtype, stored, read)
+
+
+def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Images:
+    arrays = _list_arrays(path)
+    found = ", ".join(f"{key} {list(a.shape)} {a.dtype}" for key, a in arrays.items()) or "nothing"
+    good = [key for key, a in arrays.items() if a.shape[2:] and a.shape[3:] in ((), (1,), (3,))]
+    if name is None:
+        usual = [key for usual in _IMAGES for key in good if key.lower() == usual]
+        require(bool(usual) or len(good) == 1, "the images' name as --array", found)
+        name = (usual or good)[0]
+    shapes = "[n, height, width] or [n, height, width, 1 or 3]"
+    require(name in good, f"--array {name}, {shapes}, in the file", found)
+    beside = f"{name.rpartition('/')[0]}/".lstrip("/")  # in the same group
+    names = [beside + usual for usual in _COUNTS] if counts_name is None else [counts_name]
+    known = [key for key in names if key in arrays][:1]
+    require(bool(known) or counts_name is None, f"--counts {counts_name} in the file", found)
+    for key in (name, *known):
+        shape, dtype, stored, _ = arrays[key]
+        require(dtype.kind in "buif", f"{key} of numbers", dtype)
+        size = math.prod(shape) * dtype.itemsize
+        claim = f"{shape} {dtype} in {stored} bytes"
+        require(0 < size <= max(2**30, _MOST_GROWTH * stored), f"{key} with its content", claim)
+        require(math.prod(shape[1:3]) <= _MOST_PIXELS, f"{key} of fewer pixels", shape)
+    size, counts = arrays[name].shape[0], None
+    if known:
+        shape, _, _, read_counts = arrays[known[0]]
+        counts = _as_counts(read_counts(0, shape[0]), size, known[0])
+
+    def read(first: int, last: int) -> np.ndarray:
+        with _errors_of(path):
+            pictures = as_picture(arrays[name].read(first, last), f"{name} from {first} on")
+            return pictures[..., 0] if pictures.shape[3:] == (1,) else pictures
+
+    rows = _BLOCK // (arrays[name].dtype.itemsize * math.prod(arrays[name].shape[1:]))
+    return Images([*map(str, range(size))], _Pictures(size, max(1, rows), read), counts)
+
+
+def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
+    found = f"{values.shape} {values.dtype}"
+    require(values.shape in ((size,), (size, 1)), f"{name} [{size}] or [{size}, 1]", found)
+    values = values.reshape(size)
+    good = (values >= 0) & (values < 2**31) & (values == np.floor(values))  # false for nan
+    require(bool(good.all()), f"{name} of whole numbers from 0", values[~good][:3])
+    return values.astype(np.int64)
+
+
+def as_picture(array: np.ndarray, name: str) -> np.ndarray:
+    """Numbers as uint8, uint16 or float32; ConfigError if they are not finite."""
+    if array.dtype.kind == "b":
+        return np.uint8(255) * array
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
+        return array.astype(f"u{array.dtype.itemsize}", copy=False)
+    array = array.astype(np.float32, copy=False)
+    low, high = array.min(), array.max()  # nan if there is one
+    require(bool(np.isfinite(high - low)), f"{name} of finite numbers", f"{low} to {high}")
+    return array
+
+
+def _open_pictures(paths: list[Path]) -> Images:
+    """Files of pictures; how each begins is looked at now."""
+    pages = []
+    for path in paths:
+        frames = _read_file(path, lambda image: image.n_frames if image.format == "TIFF" else 1)
+        of_page = ["" if frames == 1 else f"#{page}" for page in range(frames)]
+        pages += [(path, page, f"{path.name}{end}") for page, end in enumerate(of_page)]
+
+    def read(number: int, _: int) -> list[np.ndarray]:
+        path, page, _ = pages[number]
+        return [_read_file(path, lambda image: _pixels(image, page))]
+
+    return Images([name for *_, name in pages], _Pictures(len(pages), 1, read))
+
+
+def _read_file(path: Path, function: Callable[[Image.Image], Any]):
+    with _errors_of(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large pictures, and of odd data beside them
+        path.name.encode()  # names that are not UTF-8 cannot be written to the results
+        require(path.is_file(), "a file", "none")
+        with Image.open(path) as image:
+            return function(image)
+
+
+def _pixels(image: Image.Image, page: int) -> np.ndarray:
+    image.seek(page)
+    size, of_16_bits = math.prod(image.size), image.mode == "I" and image.format == "PNG"
+    require(size <= _MOST_PIXELS, f"at most {_MOST_PIXELS} pixels", image.size)
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode[0] in "IF":
+        levels = np.asarray(image)  # of 16 bits as of 32 in older versions of Pillow
+        return as_picture(levels.astype(np.uint16) if of_16_bits else levels, "levels")
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        image = image.convert("RGBA")
+        levels = np.asarray(image.convert("L"), np.float32) - 127.5
+        bright = np.vdot(levels, np.asarray(image.getchannel("A"), np.float32)) > 0  # what shows
+        ground = Image.new("RGBA", image.size, "black" if bright else "white")
+        image = Image.alpha_composite(ground, image)
+    mode = "L" if image.mode in ("1", "L") or size > _MOST_COLOURED else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _read_counts(path: Path, names: list[str]) -> np.ndarray:
-    try:
+def _open_folder(folder: Path) -> Images:
+    """A folder's pictures, counts and boxes; what else is in it is named on the screen."""
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    pictures = [path for path in there if path.suffix.lower() in _PICTURES and path.is_file()]
+    with _errors_of(folder):
+        require(bool(pictures), f"pictures ({' '.join(_PICTURES)})", f"{len(there)} other files")
+    images, labels, others = _open_pictures(pictures), {}, []
+    for path in [path for path in there if path not in set(pictures)]:
+        with _errors_of(path):
+            found = _read_labels(path, images.names)
+        labels.update(found)
+        others += [] if found else [os.fsencode(path.name).decode(errors="replace")]
+    if others:
+        more = f" and {len(others) - 5} more" * (len(others) > 5)
+        print(f"{folder}: not read: {', '.join(others[:5])}{more}", file=sys.stderr)
+    if "boxes" in labels:
+        labels.setdefault("counts", np.array([len(boxes) for boxes in labels["boxes"]]))
+    return images._replace(**labels)
+
+
+def _read_labels(path: Path, names: list[str]) -> dict[str, Any]:
+    """Counts or boxes of a file as `detect` writes them, or boxes of COCO's JSON; nothing of other
+    files."""
+    columns = {"counts.csv": ["count"], "boxes.csv": ["left", "top", "width", "height"]}
+    rows: list[tuple[str, list]] = []
+    if path.name in columns:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        counts = {row["image"]: int(row["count"]) for row in rows}
-        if len(counts) < len(rows) or not all(0 <= count < 2**31 for count in counts.values()):
-            raise ValueError("an image twice, or a count that is none")
-        return np.array([counts[name] for name in names])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        expected = "columns image and count, and a line for every image"
-        raise ConfigError(f"{path}: expected {expected} ({error!r})") from None
+            for row in csv.DictReader(file):
+                name = row["image"].removeprefix("'" * (row["image"] not in names))  # a formula's
+                rows.append((name, [row[column] for column in columns[path.name]]))
+    else:
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+        if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+            return {}
+        name_of = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
+        rows = [(name_of[found["image_id"]], found["bbox"]) for found in content["annotations"]]
+    of_image: dict[str, list] = {name: [] for name in names}
+    for name, values in rows:
+        of_image.setdefault(name, []).append(values)
+    if path.name != "counts.csv":
+        return {"boxes": [np.array(of_image[name], float).reshape(-1, 4) for name in names]}
+    wrong = [name for name in names if len(of_image[name]) != 1]
+    require(not wrong, "a line for every image", f"none or several for {', '.join(wrong[:3])}")
+    counts = np.array([of_image[name][0] for name in names], float)
+    return {"counts": _as_counts(counts, len(names), "counts")}
+
+
+def as_levels(picture: np.ndarray) -> np.ndarray:
+    """A picture as float32, in [0, 1] if it is of integers."""
+    return picture.astype(np.float32) / np.float32(_WHITE.get(picture.dtype.name, 1))
 
 
 def luminance(picture: np.ndarray) -> np.ndarray:
-    """Grey levels [height, width] of a picture, float32 in [0, 1]."""
-    levels = picture.astype(np.float32) / np.float32(255 if picture.dtype == np.uint8 else 1)
-    return levels @ np.array([0.299, 0.587, 0.114], np.float32) if levels.ndim == 3 else levels
+    """Grey levels [height, width] of a picture, float32."""
+    return as_levels(picture) @ _GREY if picture.ndim == 3 else as_levels(picture)
+
+
+def level_step(picture: np.ndarray) -> float:
+    """Between two grey levels of a picture as it was read."""
+    return 1 / _WHITE.get(picture.dtype.name, math.inf)
+
+
+class Levels(NamedTuple):
+    """Grey levels that become 0 and 1; what is beyond is cut off."""
+
+    black: float = 0.0
+    white: float = 1.0
+    inverted: bool = False  # whether black and white are exchanged
+
+    def differ(self, other: Levels, tolerance: float) -> bool:
+        """Whether the objects' ends are apart by more than this share of the other's contrast, or
+        the grounds' by half of it."""
+        apart = np.abs(np.subtract(self[:2], other[:2])) / (other.white - other.black)
+        weights = (1, 2) if other.inverted else (2, 1)
+        return self.inverted != other.inverted or max(apart * weights) > tolerance
+
+    def stretch(self, levels: np.ndarray) -> np.ndarray:
+        stretched = np.clip((levels - self.black) / (self.white - self.black), 0, 1)
+        return 1 - stretched if self.inverted else stretched
+
+    def __str__(self) -> str:
+        return f"{self.black:.4g} to {self.white:.4g}{', inverted' * self.inverted}"
+
+
+def _measure(pieces: list[np.ndarray], step: float, inverted: bool | None) -> Levels | None:
+    """Levels for pieces [height, width] of images; None if there is nothing in them.
+
+    All pixels but a thousandth at either end are stretched, and images that are mostly bright are
+    inverted; if it is known whether others are, seven tenths have to say otherwise.  There is
+    something if levels, smoothed, span more than three steps and twice the noise, of which
+    smoothing leaves an eighth.
+    """
+    smooth = [gaussian_filter(piece, 2) for piece in pieces]
+    low, high = float(min(map(np.min, smooth))), float(max(map(np.max, smooth)))
+    changes = np.concatenate([np.diff(piece).ravel() for piece in pieces])
+    noise = np.median(np.abs(changes)) / 0.954 if changes.size else 0  # a Gaussian's deviation
+    if high - low <= max(2 * noise, 3 * step, 1e-6 * abs(high)):
+        return None
+    middle = {None: 0.5, False: 0.3, True: 0.7}[inverted]
+    pixels = np.concatenate([piece.ravel() for piece in pieces])
+    black, ground, white = map(float, np.quantile(pixels, [0.001, middle, 0.999]))
+    if white - black < (high - low) / 2:  # objects may be smaller than a thousandth
+        black, white = low, high
+    return Levels(round(black, 6), round(white, 6), ground > (black + white) / 2)
+
+
+def _pieces(picture: np.ndarray, most: int) -> list[np.ndarray]:
+    """Grey levels of squares of an image, evenly spread, or of all of it."""
+    rows, columns = (range(0, length, _PIECE) for length in picture.shape[:2])
+    corners = sample([(y, x) for y in rows for x in columns], most)
+    return [luminance(picture[y : y + _PIECE, x : x + _PIECE]) for y, x in corners]
 
 
 @dataclass(frozen=True)
@@ -138,92 +376,99 @@ class Preparation:
     # "resize" makes one scene of an image, "tile" many, None takes images of side x side pixels.
     fit: str | None = None
     overlap: int = 0  # pixels that neighbouring tiles share, see `tile_overlap`
-    black: float = 0.0  # grey levels that become 0 and 1; what is beyond is cut off
+    black: float = 0.0  # see `Levels`
     white: float = 1.0
-    inverted: bool = False  # whether black and white are exchanged
+    inverted: bool = False
+    # Images whose own levels differ by more than this have these, see `Levels`; None: none have.
+    tolerance: float | None = None
+    zoom: float = 1.0  # by which images are resized before they are cut into tiles
 
     def __post_init__(self):
         require(self.fit in (None, *FITS), f"a fit out of None, {', '.join(FITS)}", self.fit)
         require(0 <= self.overlap < self.side, f"0 <= overlap < side {self.side}", self.overlap)
-        require(0 <= self.black < self.white <= 1, "0 <= black < white <= 1", self)
+        good = -math.inf < self.black < self.white < math.inf
+        require(good, "finite levels, black below white", (self.black, self.white))
+        require(0.01 <= self.zoom <= 10, "a zoom from 0.01 to 10", self.zoom)
+        good = self.tolerance is None or self.tolerance >= 0
+        require(good, "a tolerance of at least 0", self.tolerance)
 
-    @classmethod
-    def suggest(cls, images: Images, side: int, fit: str | None, overlap: int) -> Preparation:
-        """Stretch the contrast, but for a thousandth of the pixels at either end, and invert images
-        that are mostly bright.
+    @property
+    def levels(self) -> Levels:
+        return Levels(self.black, self.white, self.inverted)
+
+    def adapted(
+        self, images: Images, levels: str = "auto", trained: bool = True
+    ) -> tuple[Preparation, list[str]]:
+        """This preparation with grey levels for these images, and what is to be said about it.
+
+        Args:
+          levels: "trained", as they are; "picture", every image's own; "auto", those of all images
+            together if they differ clearly from what they are, and a single image's own if it
+            differs clearly from the others.
+          trained: whether there are levels yet.
 
         Raises:
-          ConfigError: if the images do not have the size, or are all of one grey.
+          ConfigError: if there are not, and there is nothing in the images.
         """
-        as_they_are = cls(side, fit, overlap)
-        numbers = _sample(range(len(images.pictures)), _SAMPLE)
-        scenes: list[np.ndarray] = []
-        for number in numbers:
-            of_image = [scene for scene, _ in as_they_are._cut(images, number)]
-            scenes += _sample(of_image, -(-_SAMPLE // len(numbers)))
-        black, white = (round(float(level), 4) for level in np.quantile(scenes, [0.001, 0.999]))
-        if white - black < _LEAST_CONTRAST:  # objects may be smaller than a thousandth
-            black, white = float(np.min(scenes)), float(np.max(scenes))
-        found = f"grey levels from {black:.3f} to {white:.3f} only"
-        require(white - black >= _LEAST_CONTRAST, "images with contrast", found)
-        inverted = bool(np.median(scenes) > (black + white) / 2)
-        return cls(side, fit, overlap, black, white, inverted)
+        if levels == "trained":
+            return self, []
+        numbers, known = sample(range(len(images.names)), _SAMPLE), self.levels if trained else None
+        bar = tqdm(numbers, "measuring levels", unit="image", disable=None, leave=False)
+        pieces = [_pieces(images.pictures[number], -(-_SAMPLE // len(numbers))) for number in bar]
+        step = level_step(images.pictures[0])
+        new = _measure(sum(pieces, []), step, known and known.inverted)
+        if new is None or known and not new.differ(known, _CLEARLY):
+            require(trained, "images with contrast", f"only {pieces[0][0][0, 0]:.4g}")
+            new = self.levels
+        own = [_measure(of_image, step, new.inverted) for of_image in pieces]
+        apart = np.mean([bool(one and one.differ(new, _APART)) for one in own])
+        tolerance = _APART if apart > (0 if trained else _MANY) else None
+        said = []
+        if trained and new != known:
+            said.append(f"grey levels are {new}, and were {known} in training; they are stretched")
+        if trained and tolerance:
+            said.append(
+                f"{apart:.1%} of the images have other grey levels; each of them is stretched"
+            )
+        tolerance = 0.0 if levels == "picture" else tolerance
+        return dataclasses.replace(self, **new._asdict(), tolerance=tolerance), said
 
-    def scenes(self, images: Images) -> tuple[np.ndarray, list[tuple[int, Window]]]:
-        """Scenes [n, side, side] uint8, and of each the number of its image and where in it it was.
+    def levels_of(self, picture: np.ndarray) -> Levels:
+        if self.tolerance is None:
+            return self.levels
+        own = _measure(_pieces(picture, 50), level_step(picture), self.inverted)
+        return own if own and own.differ(self.levels, self.tolerance) else self.levels
+
+    def scenes(self, images: Images) -> Iterator[tuple[np.ndarray, tuple[int, Window]]]:
+        """One after the other, [side, side] uint8, with the number of its image and where in it it
+        was; all 0 if there is nothing in it.
 
         Raises:
           ConfigError: if an image does not have the size.
         """
-        scenes, places = [], []
-        for number in range(len(images.pictures)):
-            for scene, window in self._cut(images, number):
-                scenes.append(self._stretch(scene))
-                places.append((number, window))
-        return np.stack(scenes), places
+        for number, picture in enumerate(images.pictures):
+            levels = self.levels_of(picture)
+            for scene, window in self._cut(luminance(picture), images.names[number]):
+                scene = levels.stretch(scene)
+                if np.ptp(scene) < 0.5 and np.ptp(gaussian_filter(scene, 2)) < _EMPTY:
+                    scene[:] = 0
+                yield np.round(255 * scene).astype(np.uint8), (number, window)
 
-    def _cut(self, images: Images, number: int) -> list[tuple[np.ndarray, Window]]:
-        levels, side = luminance(images.pictures[number]), self.side
-        if self.fit == "tile":
-            return cut_tiles(levels, side, self.overlap)
-        expected = (
-            f"{side} x {side} pixels of image {images.names[number]}, or --fit resize or tile"
-        )
-        fits = self.fit == "resize" or levels.shape == (side, side)
-        require(fits, expected, "{1} x {0}".format(*levels.shape))
-        return [resize(levels, side)]
+    def _cut(self, levels: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, Window]]:
+        side, (height, width) = self.side, levels.shape
+        if self.fit != "tile":
+            expected = f"{side} x {side} pixels of image {name}, or --fit resize or tile"
+            good = self.fit == "resize" or (height, width) == (side, side)
+            require(good, expected, f"{width} x {height}")
+            yield resize(levels, side)
+            return
+        size = max(1, round(self.zoom * width)), max(1, round(self.zoom * height))
+        if size != (width, height):
+            levels = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
+        for scene, window in cut_tiles(levels, side, self.overlap):
+            yield scene, window.zoomed(width / size[0], height / size[1])
 
-    def _stretch(self, scene: np.ndarray) -> np.ndarray:
-        levels = np.clip((scene - self.black) / (self.white - self.black), 0, 1)
-        return np.round(255 * (1 - levels if self.inverted else levels)).astype(np.uint8)
 
-
-def _sample(things: Sequence, most: int) -> Sequence:
+def sample(things: Sequence, most: int) -> Sequence:
     """At most so many of them, evenly spaced."""
     return things[:: -(-len(things) // most)]
-
-
-class Variances(NamedTuple):
-    """Variance bounds for the leaves of both models, and the noise they were suggested for."""
-
-    object: tuple[float, float]
-    background: tuple[float, float]
-    noise: float
-
-
-def suggest_variances(scenes: np.ndarray) -> Variances:
-    """Between the paper's bounds for clean scenes and those for Noisy-MNIST, by the variance of the
-    noise.
-
-    The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
-    makes a variance of 0.025, less than what was added, because it was cut off at black.
-
-    Args:
-      scenes: [n, side, side] uint8, prepared.
-    """
-    few = _sample(scenes, _SAMPLE).reshape(-1, scenes[0].size) / np.float32(255)
-    deviation = np.median(np.abs(few - np.median(few, axis=1, keepdims=True)), axis=1)
-    noise = float(np.median(1.4826 * deviation)) ** 2  # as of a Gaussian's standard deviation
-    share = min(1.0, noise / 0.025)
-    of_object = (round(0.12 + 0.13 * share, 3), 0.35)
-    return Variances(of_object, (0.002, round(0.12 - 0.06 * share, 3)), noise)

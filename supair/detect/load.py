@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 import supair
 from supair.config import ConfigError, TrainingError, model_from_settings, require
-from supair.detect.images import Preparation
+from supair.detect.images import Images, Preparation, as_picture, read_images
 from supair.run import load_weights, read_configuration
 
 _MODULES = {  # of the classes that a configuration may name; they bring TensorFlow
@@ -16,6 +20,47 @@ _MODULES = {  # of the classes that a configuration may name; they bring TensorF
     "PerStepSuPAIR": "supair.extensions.object_models",
     "MixtureSuPAIR": "supair.extensions.object_models",
 }
+
+
+class Detections(NamedTuple):
+    counts: np.ndarray  # [images]
+    boxes: list[np.ndarray]  # of each image [objects, 4] (left, top, width, height), pixels
+    scores: list[np.ndarray]  # of each image [objects], in [0, 1]
+
+
+class Detector(NamedTuple):
+    """A trained model, and how it wants images prepared."""
+
+    model: supair.SuPAIR
+    preparation: Preparation
+
+    def detect(self, images, levels: str = "auto") -> Detections:
+        """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
+        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.
+
+        Raises:
+          ConfigError: if the images cannot be read, or do not fit the preparation.
+        """
+        from supair.detect.results import detect  # brings TensorFlow
+
+        if isinstance(images, (str, Path)):
+            images = read_images(Path(images))
+        else:
+            pictures = [
+                as_picture(np.asarray(array), f"image {n}") for n, array in enumerate(images)
+            ]
+            images = Images([*map(str, range(len(pictures)))], pictures)
+        preparation, said = self.preparation.adapted(images, levels)
+        for line in said:
+            print(f"warning: {line}", file=sys.stderr)
+        found = detect(self.model, preparation, images)
+        boxes, scores = [image.boxes for image in found], [image.score for image in found]
+        return Detections(np.array([len(few) for few in boxes]), boxes, scores)
+
+
+def load(name: Path | str) -> Detector:
+    """The detector of a run or a folder of weights; raises as `find_model` and `load_model`."""
+    return Detector(*load_model(find_model(str(name))))
 
 
 def find_model(name: str) -> Path:

@@ -1,150 +1,140 @@
-"""Objects found in images of one's own: counts, boxes, and pictures of both."""
+"""Objects found in images of one's own: their boxes, how sure they are, and what is doubtful."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import os
-import tempfile
-from collections.abc import Iterable
-from pathlib import Path
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+import tensorflow as tf
 from tqdm import tqdm
 
 import supair
-from supair.config import ConfigError
 from supair.detect.images import Images, Preparation
-from supair.figures import STEP_COLORS
+from supair.detect.tiles import drop_doubles
 
 _BATCH = 250  # scenes at once
-_RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "overlays"]
-_BOX = ("left", "top", "width", "height", "confidence")
-_SHEET_SIDE = 6  # overlays along each side of the contact sheet
-_SHEET_CELL = 160  # pixels
-_OVERLAY_SIDE = 300  # pixels, at least, for the longer side of an overlay
+_LEAST_CONTRAST = 5  # grey levels of 255; a scene of fewer is uniform
+_MOST, _FEW = 0.9, 10  # share of boxes or tiles, and least number of them, to have doubts about
+_AT_LIMIT = 0.05  # of the range of a box's widths
+_NOTHING = np.zeros([0, 8])
 
 
 class Detection(NamedTuple):
     """The objects found in one image."""
 
     boxes: np.ndarray  # [objects, 4] (left, top, width, height), image pixels, cut at its edges
-    confidence: np.ndarray  # [objects], q(N >= i) of the step that found it
-    step: np.ndarray  # [objects], which step of the model did, from 0
+    # [objects], q(N >= i) of the step i that found the object, times the chance that it is one, by
+    # its log_ratio at even odds: sigmoid(log_ratio).
+    score: np.ndarray
+    # [objects] nats: the log density of the object's patch, scaled as in the ELBO, less that of the
+    # same pixels under the background; what earlier steps hide counts for neither.
+    log_ratio: np.ndarray
+    width: np.ndarray  # [objects], 0 for the least that the model can give a box, 1 for the largest
+    confidence: float  # q(N = n) of the counts n in the image's scenes, their product
+    scenes: int  # that the image was cut into
+    empty: int  # scenes without objects
+    uniform: bool  # whether there is nothing to be seen
+    size: tuple[int, int]  # (width, height) in pixels
 
 
-def detect(model: supair.SuPAIR, preparation: Preparation, images: Images) -> list[Detection]:
-    """Find the objects in every image, at the mean of q(z_where | x).
+class Doubt(NamedTuple):
+    """Why a result may be wrong, and the numbers of the images that it is about."""
+
+    text: str
+    images: Sequence[int]
+
+    def say(self, names: list[str]) -> str:
+        """In one line that names images, unless it is about all."""
+        if len(self.images) == len(names):
+            return self.text
+        few = ", ".join(names[number] for number in self.images[:3])
+        more = f" and {len(self.images) - 3} others" * (len(self.images) > 3)
+        return f"{few}{more}: {self.text}"
+
+
+def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
+    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x).
+
+    Returns:
+      Of each step z_pres, left, top, width and height in pixels, score, log_ratio, width (see
+      `Detection`), [batch, step, 8]; and q(N), [batch, step + 1].
+    """
+    config = model.config
+    noise = tf.zeros([len(scenes), config.num_steps, model.noise_size])
+    evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)
+    found, background = evaluation.description, evaluation.log_p_background
+    log_ratio = evaluation.log_p_objects + background[:, 1:] - background[:, :-1]
+    score = found.at_least * tf.sigmoid(log_ratio)
+    width = (found.where_loc[..., 0] - config.scale_min) / (config.scale_max - config.scale_min)
+    z_pres, *values = (x[..., tf.newaxis] for x in (found.z_pres, score, log_ratio, width))
+    return tf.concat([z_pres, model.boxes(found), *values], axis=-1), found.q_count
+
+
+def detect(
+    model: supair.SuPAIR, preparation: Preparation, images: Images, min_score: float = 0.0
+) -> list[Detection]:
+    """Find the objects in every image, each of them once; those of a lower score are left out.
 
     Raises:
       ConfigError: if the images do not fit the preparation.
     """
-    scenes, places = preparation.scenes(images)
-    found: list[list[Detection]] = [[] for _ in images.pictures]  # of every image's scenes
-    for start in tqdm(range(0, len(scenes), _BATCH), desc="detecting", unit="batch", disable=None):
-        description = model(scenes[start : start + _BATCH].astype(np.float32) / 255)
-        present, sure = np.round(description.z_pres) == 1, description.at_least.numpy()
-        boxes = model.boxes(description).numpy()  # [batch, step, 4]
-        for k, (number, window) in enumerate(places[start : start + _BATCH]):
-            in_image = window.to_image(boxes[k])
-            steps = np.flatnonzero(present[k] & window.owns(in_image))
-            visible = _clip(in_image[steps], images.pictures[number].shape[:2])
-            found[number].append(Detection(visible, sure[k, steps], steps))
-    return [Detection(*map(np.concatenate, zip(*of_image))) for of_image in found]
+    compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
+    parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
+    pieces = preparation.scenes(images)
+    with tqdm(desc="detecting", unit="scene", disable=None) as progress:
+        while batch := list(itertools.islice(pieces, _BATCH)):
+            scenes = np.stack([scene for scene, _ in batch])
+            # Compiling takes seconds; a few scenes do without.
+            found = compiled(scenes) if len(batch) == _BATCH else describe(model, scenes)
+            values, q_count = map(np.asarray, found)
+            seen = np.ptp(scenes, axis=(1, 2)) >= _LEAST_CONTRAST
+            present = (np.round(values[..., 0]) == 1) & seen[:, None]
+            counts = present.sum(axis=1)
+            sure = np.where(seen, q_count[np.arange(len(batch)), counts], 1.0)
+            for k, (_, (number, window)) in enumerate(batch):
+                rows = _NOTHING
+                if counts[k]:
+                    boxes, rest = np.split(values[k, present[k], 1:], [4], axis=1)
+                    boxes = window.to_image(boxes)
+                    rows = np.insert(rest, 3, len(parts[number]), axis=1)
+                    rows = np.hstack([window.clip(boxes), rows])[window.owns(boxes)]
+                parts[number].append((rows, sure[k], seen[k], counts[k] == 0, window.size))
+            progress.update(len(batch))
+    return [_put_together(*zip(*of_image), min_score) for of_image in parts]
 
 
-def _clip(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The parts of boxes [n, 4] that lie in an image of a size (height, width)."""
-    corner = np.clip(boxes[:, :2], 0, size[::-1])
-    opposite = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size[::-1])
-    return np.hstack([corner, opposite - corner])
+def _put_together(rows, sure, seen, empty, sizes, min_score: float) -> Detection:
+    """What an image's scenes give: for each object box, score, log_ratio, width and the number of
+    the scene, [objects, 8]; and the rest for each scene."""
+    table = np.concatenate(rows)
+    table = table[table[:, 2:4].min(axis=1) > 0]  # what lies in the image
+    keep = drop_doubles(table[:, :4], table[:, 7], table[:, 5]) & (table[:, 4] >= min_score)
+    score, log_ratio, width = table[keep, 4:7].T
+    of_scenes = float(np.prod(sure)), len(rows), int(sum(empty)), not any(seen), sizes[0]
+    return Detection(table[keep, :4], score, log_ratio, width, *of_scenes)
 
 
-def check_output(directory: Path, images: Path | None = None) -> None:
-    """Raise ConfigError if a folder holds the images, or anything but a whole result."""
-    if images is not None and directory.resolve() in images.resolve().parents:
-        raise ConfigError(f"--output {directory}: would replace the folder that holds the images")
-    there = sorted(os.listdir(directory)) if directory.exists() else []
-    if there not in ([], _RESULTS):
-        raise ConfigError(f"--output {directory}: holds other files than a result's, as {there[0]}")
-
-
-def write_results(directory: Path, images: Images, detections: list[Detection]) -> None:
-    """Write `counts.csv`, `boxes.csv`, `boxes.json`, `overlays/` and `contact_sheet.png`, all of
-    them or none, in place of an earlier result; raises as `check_output`."""
-    check_output(directory)
-    directory = directory.resolve()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{directory.name}.", dir=directory.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
-        new.mkdir()
-        _write_tables(new, images.names, detections)
-        _draw_pictures(new, images, detections)
-        try:
-            if directory.exists():
-                os.replace(directory, old)
-            os.replace(new, directory)
-        finally:
-            if old.exists() and not directory.exists():  # stopped between the two
-                os.replace(old, directory)
-
-
-def _write_tables(directory: Path, names: list[str], detections: list[Detection]) -> None:
-    boxes_of = [
-        np.column_stack([found.boxes.round(2), found.confidence.astype(float).round(4)]).tolist()
-        for found in detections
-    ]
-    _write_csv(directory / "counts.csv", ["image", "count"], zip(names, map(len, boxes_of)))
-    rows = ([name, *box] for name, boxes in zip(names, boxes_of) for box in boxes)
-    _write_csv(directory / "boxes.csv", ["image", *_BOX], rows)
-    content = [
-        {"image": name, "count": len(boxes), "boxes": [dict(zip(_BOX, box)) for box in boxes]}
-        for name, boxes in zip(names, boxes_of)
-    ]
-    (directory / "boxes.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterable) -> None:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-
-
-def _draw_pictures(directory: Path, images: Images, detections: list[Detection]) -> None:
-    (directory / "overlays").mkdir()
-    rows = min(_SHEET_SIDE, math.ceil(len(detections) / _SHEET_SIDE))
-    sheet = Image.new("RGB", (_SHEET_SIDE * _SHEET_CELL, rows * _SHEET_CELL))
-    results = zip(images.names, images.pictures, detections)
-    progress = tqdm(results, "drawing", len(detections), unit="image", disable=None)
-    for number, (name, picture, found) in enumerate(progress):
-        overlay = draw_overlay(picture, found)
-        target = directory / "overlays" / name
-        while target.suffix != ".png" or target.exists():  # a.jpg and a.jpg.png may both be there
-            target = target.with_name(f"{target.name}.png")
-        overlay.save(target)
-        if number < _SHEET_SIDE**2:
-            row, column = divmod(number, _SHEET_SIDE)
-            overlay.thumbnail((_SHEET_CELL - 4, _SHEET_CELL - 4))
-            sheet.paste(overlay, (column * _SHEET_CELL + 2, row * _SHEET_CELL + 2))
-    sheet.save(directory / "contact_sheet.png")
-
-
-def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
-    """The image, enlarged if it is small, with all boxes in step colours and their number."""
-    levels = picture if picture.dtype == np.uint8 else np.round(255 * picture).astype(np.uint8)
-    overlay = Image.fromarray(levels).convert("RGB")
-    zoom = max(1, math.ceil(_OVERLAY_SIDE / max(overlay.size)))
-    overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
-    longer = max(overlay.size)
-    pen = ImageDraw.Draw(overlay)
-    for box, step in zip(found.boxes, found.step):
-        left, top = zoom * box[:2]
-        right, bottom = zoom * (box[:2] + box[2:]) - 1
-        colour = STEP_COLORS[step % len(STEP_COLORS)]
-        corners = [left, top, max(left, right), max(top, bottom)]
-        pen.rectangle(corners, outline=colour, width=max(2, longer // 200))
-    style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2}
-    pen.text((3, 3), str(len(found.boxes)), font_size=max(14, longer // 16), **style)
-    return overlay
+def find_doubts(detections: list[Detection]) -> list[Doubt]:
+    """Why a result may be wrong, as far as it shows."""
+    everywhere = range(len(detections))
+    seen = [n for n in everywhere if not detections[n].uniform]
+    cut = [n for n in seen if detections[n].scenes >= _FEW]
+    counts = {len(detections[n].boxes) for n in seen}
+    same = len(counts) == 1 and (counts == {0} or len(seen) >= _FEW)
+    width = np.concatenate([found.width for found in detections])
+    least, largest = (
+        everywhere if len(width) >= _FEW and np.mean(at_limit) > _MOST else ()
+        for at_limit in (width < _AT_LIMIT, width > 1 - _AT_LIMIT)
+    )
+    found: dict[str, Sequence[int]] = {
+        "uniform, so without objects": [n for n in everywhere if detections[n].uniform],
+        "most tiles are empty; objects may not be of the size that was trained for": [
+            n for n in cut if detections[n].empty > _MOST * detections[n].scenes
+        ],
+        "boxes have the least width there is; train with a smaller --object-size": least,
+        "boxes have the largest width there is; train with a larger --object-size": largest,
+        f"the same count, {max(counts, default=0)}, throughout": everywhere if same else (),
+    }
+    return [Doubt(text, about) for text, about in found.items() if about]

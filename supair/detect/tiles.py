@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from supair.config import ModelConfig, require
+from supair.metrics import box_iou
 
 FITS = ("resize", "tile")
+_SAMPLE = 1000  # pixels along an axis that a median is taken of
+# Two boxes are of one object if their IoU, or the share of the smaller that lies in the larger, is
+# above these.  A scene's steps know of each other, and objects may hide each other; two tiles do
+# not.  With the pretrained weights the first pair changes the counts of each data set by less than
+# their sampling error, and the second found digits on large canvases best (F1).
+_DOUBLE_IN_A_SCENE = 0.75, 0.95
+_DOUBLE_ACROSS_TILES = 0.3, 0.6
 
 
 class Window(NamedTuple):
@@ -24,46 +34,91 @@ class Window(NamedTuple):
     # (left, top, right, bottom) in the image: objects whose centre is in here are this scene's,
     # those beyond are a neighbour's.
     core: tuple[float, float, float, float] = (-math.inf, -math.inf, math.inf, math.inf)
+    size: tuple[float, float] = (math.inf, math.inf)  # (width, height) of the image
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [n, 4] (left, top, width, height), from scene pixels to image pixels."""
         zoom = [self.zoom_x, self.zoom_y, self.zoom_x, self.zoom_y]
         return np.asarray(boxes, float) * zoom + [self.left, self.top, 0.0, 0.0]
 
+    def zoomed(self, by_x: float, by_y: float) -> Window:
+        """In an image so many times as large."""
+        by = np.array([by_x, by_y])
+        corner, zoom, size = ((by * pair).tolist() for pair in (self[:2], self[2:4], self.size))
+        return Window(*corner, *zoom, tuple((np.tile(by, 2) * self.core).tolist()), tuple(size))
+
     def owns(self, boxes: np.ndarray) -> np.ndarray:
         """Which of the boxes [n, 4], in image pixels, have their centre in the core, [n] bool."""
         centres = boxes[:, :2] + boxes[:, 2:] / 2
         return np.all((centres >= self.core[:2]) & (centres < self.core[2:]), axis=1)
 
+    def clip(self, boxes: np.ndarray) -> np.ndarray:
+        """The parts of boxes [n, 4] that lie in the image."""
+        corner = np.clip(boxes[:, :2], 0, self.size)
+        opposite = np.clip(boxes[:, :2] + boxes[:, 2:], 0, self.size)
+        return np.hstack([corner, opposite - corner])
+
 
 def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
-    """An image [height, width] in [0, 1] as one scene [side, side]: its longer side fits, and its
+    """An image [height, width] as one scene [side, side]: its longer side fits, and its
     median fills the rest."""
     if levels.shape == (side, side):
-        return levels, Window(0.0, 0.0)
+        return levels, Window(0.0, 0.0, size=(side, side))
     height, width = (max(1, round(length / max(levels.shape) * side)) for length in levels.shape)
     small = Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR)
     top, left = (side - height) // 2, (side - width) // 2
     scene = np.full([side, side], np.median(levels), np.float32)
-    scene[top : top + height, left : left + width] = np.clip(small, 0, 1)
+    scene[top : top + height, left : left + width] = small
     zoom_x, zoom_y = levels.shape[1] / width, levels.shape[0] / height
-    return scene, Window(-left * zoom_x, -top * zoom_y, zoom_x, zoom_y)
+    corner = -left * zoom_x, -top * zoom_y
+    return scene, Window(*corner, zoom_x, zoom_y, size=levels.shape[::-1])
 
 
-def cut_tiles(levels: np.ndarray, side: int, overlap: int) -> list[tuple[np.ndarray, Window]]:
-    """Scenes [side, side] that cover an image [height, width]; neighbours share `overlap` pixels,
-    and the image's median fills what lies beyond it."""
-    stride, margin = side - overlap, overlap // 2
-    rows, columns = counts = [-(-length // stride) for length in levels.shape]
-    beyond = [(margin, side + n * stride - length) for n, length in zip(counts, levels.shape)]
-    padded = np.pad(levels, beyond, constant_values=np.median(levels))
-    tiles = []
-    for top in range(0, rows * stride, stride):
-        for left in range(0, columns * stride, stride):
-            core = (left, top, left + stride, top + stride)
-            scene = padded[top : top + side, left : left + side]
-            tiles.append((scene, Window(left - margin, top - margin, core=core)))
-    return tiles
+def cut_tiles(levels: np.ndarray, side: int, overlap: int) -> Iterator[tuple[np.ndarray, Window]]:
+    """Scenes [side, side] that cover an image [height, width], one after the other; neighbours
+    share `overlap` pixels, and the image's median fills what lies beyond it.
+
+    Cores overlap a little, as the same object's centre is not quite the same in two tiles; of what
+    both find, `drop_doubles` keeps one.
+    """
+    stride, margin, slack = side - overlap, overlap // 2, overlap / 32
+    height, width = levels.shape
+    ground = np.median(levels[:: -(-height // _SAMPLE), :: -(-width // _SAMPLE)])
+    for top in range(0, height, stride):
+        for left in range(0, width, stride):
+            y, x = top - margin, left - margin
+            inside = levels[max(y, 0) : y + side, max(x, 0) : x + side]
+            scene = np.full([side, side], ground, np.float32)
+            scene[max(-y, 0) :, max(-x, 0) :][: len(inside), : inside.shape[1]] = inside
+            core = left - slack, top - slack, left + stride + slack, top + stride + slack
+            yield scene, Window(x, y, core=core, size=(width, height))
+
+
+def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
+    """Non-maximum suppression: of several boxes of one object the one that explains most stays.
+
+    Args:
+      boxes: [n, 4] in image pixels, each of some area.
+      scene: [n], the number of the scene that each was found in.
+      log_ratio: [n], the higher the better.
+
+    Returns:
+      Which to keep, [n] bool.
+    """
+    if not len(boxes):
+        return np.zeros(0, bool)
+    rank, area = np.argsort(np.argsort(-log_ratio, kind="stable")), boxes[:, 2:].prod(axis=1)
+    near = cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)  # centres of boxes that touch are
+    pairs = near.query_pairs(boxes[:, 2:].max(), p=np.inf, output_type="ndarray")  # [pairs, 2]
+    iou = box_iou(boxes[pairs[:, :1]], boxes[pairs[:, 1:]])[:, 0, 0]
+    within = iou / (1 + iou) * area[pairs].sum(axis=1) / area[pairs].min(axis=1)
+    same = scene[pairs[:, 0]] == scene[pairs[:, 1]]
+    limits = np.where(same[:, None], _DOUBLE_IN_A_SCENE, _DOUBLE_ACROSS_TILES)
+    double = (iou > limits[:, 0]) | (within > limits[:, 1])
+    ranks, keep = np.sort(rank[pairs[double]], axis=1), np.ones(len(boxes), bool)
+    for better, worse in ranks[np.argsort(ranks[:, 0], kind="stable")]:
+        keep[worse] &= ~keep[better]
+    return keep[rank]
 
 
 def tile_overlap(config: ModelConfig) -> int:

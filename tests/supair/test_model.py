@@ -104,8 +104,9 @@ def test_warm_up_mixes_z_pres_with_dropout_and_keeps_it_from_certainty():
     np.testing.assert_allclose(plain, model.training_loss(images, noise, 10, config), rtol=1e-6)
 
 
-def test_the_price_of_an_object_is_so_many_background_pixels_once_the_warm_up_is_over():
-    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3), seed=1)
+def test_the_price_of_an_object_is_a_share_of_a_box_of_background_after_the_warm_up():
+    changes = {"num_steps": 3, "scale_min": 0.2, "scale_max": 0.8}
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, **changes), seed=1)
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 3, 4], np.float32)
     config = TrainingConfig(warm_up=WarmUp(last_step_penalty=0.0, steps=10), object_price=7.0)
     paper = model.evaluate_elbo(images, noise)
@@ -114,7 +115,7 @@ def test_the_price_of_an_object_is_so_many_background_pixels_once_the_warm_up_is
     assert of_a_pixel > 0
     loss, elbo = model.training_loss(images, noise, 10, config)
     assert float(elbo) == pytest.approx(np.mean(paper.elbo.total), rel=1e-5)
-    assert float(loss + elbo) == pytest.approx(7.0 * of_a_pixel * number, rel=1e-3)
+    assert float(loss + elbo) == pytest.approx(7.0 * 3.0**2 * of_a_pixel * number, rel=1e-3)
     loss, elbo = model.training_loss(images, noise, 0, config)
     assert float(loss) == pytest.approx(-float(elbo), rel=1e-6)
 

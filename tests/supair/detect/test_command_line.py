@@ -2,17 +2,20 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from supair import __main__
 from supair.config import ConfigError, TrainingError
-from supair.detect.images import Preparation
+from supair.detect.images import Preparation, read_images
 from supair.detect.load import load_model
+from supair.detect.results import detect
 
 SQUARES = tiny.scenes(60)
 
@@ -49,10 +52,20 @@ def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
     counts = [int(row["count"]) for row in rows]
     model, preparation = load_model(tmp_path / "run")
     assert preparation == Preparation(side=12) and model.config.num_steps == 2
-    np.testing.assert_array_equal(counts, model(SQUARES.read(0, 60)).count)
-    printed = capsys.readouterr().out
+    found = detect(model, preparation, read_images(tmp_path / "labelled.npz"))
+    assert counts == [len(image.boxes) for image in found]
+    printed, said = capsys.readouterr()
+    assert "warning: " in said and "uniform" in said
     assert f"{sum(counts)} objects" in printed
     assert f"{np.mean(counts == SQUARES.counts):.1%}" in printed
+    (tmp_path / "pictures").mkdir()
+    for number, image in enumerate(SQUARES.images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{number}.png")
+    boxes = re.sub(r"(?m)^(\d+),", r"\1.png,", (tmp_path / "found" / "boxes.csv").read_text())
+    (tmp_path / "pictures" / "boxes.csv").write_text(boxes)
+    paths = arguments(tmp_path, model="run", images="pictures", output="again")
+    assert __main__.main(["detect", *paths]) == 0
+    assert f"{sum(counts)} of {sum(counts)} true boxes" in capsys.readouterr().out
 
 
 def test_training_scenes_are_not_held_out():

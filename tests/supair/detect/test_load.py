@@ -7,7 +7,8 @@ import pytest
 import tiny
 
 import data
-from supair.config import TrainingConfig, TrainingError, resolve
+import supair
+from supair.config import ConfigError, TrainingConfig, TrainingError, resolve
 from supair.detect.images import Preparation
 from supair.detect.load import load_model
 from supair.extensions.object_models import PerStepSuPAIR
@@ -43,7 +44,7 @@ def test_a_saved_model_comes_back(model_class, tmp_path):
         {"model": {"class": "AIR"}},
         {"training": {}},
         {"preparation": {"side": 50}},
-        {"preparation": {"side": 12, "zoom": 2}},
+        {"preparation": {"side": 12, "turn": 2}},
     ],
 )
 def test_a_configuration_of_no_supair_is_refused_by_name(changes, tmp_path):
@@ -51,6 +52,22 @@ def test_a_configuration_of_no_supair_is_refused_by_name(changes, tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
     with pytest.raises(TrainingError, match="config.json"):
         load_model(tmp_path / "model")
+
+
+def test_images_in_memory_and_on_the_disk_give_the_same_objects(tmp_path, pytestconfig):
+    scenes = data.make("multi_mnist", 1, (1, 20))["test"].images
+    np.save(tmp_path / "scenes.npy", scenes)
+    detector = supair.load(pytestconfig.rootpath / "reproduce" / "pretrained" / "multi_mnist")
+    found = detector.detect(scenes)
+    assert found.counts.tolist() == [len(boxes) for boxes in found.boxes]
+    assert found.counts.tolist() == detector.model(scenes / np.float32(255)).count.numpy().tolist()
+    for other in (detector.detect(tmp_path / "scenes.npy"), detector.detect(255 - scenes)):
+        assert other.counts.tolist() == found.counts.tolist()
+        np.testing.assert_allclose(np.concatenate(other.boxes), np.concatenate(found.boxes), atol=1)
+    scores = np.concatenate(found.scores)
+    assert len(scores) == sum(found.counts) and 0 < scores.min() <= scores.max() <= 1
+    with pytest.raises(ConfigError, match="image 1"):
+        detector.detect([scenes[0], np.full([50, 50], np.nan)])
 
 
 @pytest.mark.parametrize("dataset", data.DATASETS)

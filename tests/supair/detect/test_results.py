@@ -1,109 +1,100 @@
-"""What was found in images, in numbers and pictures."""
+"""What is found in images, once, and how sure it is."""
 
-import csv
-import json
-import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from PIL import Image, ImageColor
+from PIL import Image
 
-from supair.config import ConfigError
+from supair.detect import results
 from supair.detect.images import Images, Preparation
-from supair.detect.results import Detection, check_output, detect, draw_overlay, write_results
-from supair.figures import STEP_COLORS
-from supair.inference import SceneDescription
+from supair.detect.results import Detection, describe, detect, find_doubts
+from supair.model import SuPAIR
 
 SQUARES = tiny.scenes(60)
-IMAGES = Images([f"{n}.jpg" for n in range(60)], SQUARES.images, None)
 
 
-class Finder:
-    """In place of a model: a box around what is bright, and one that is never there."""
+def finder(margin=0, log_ratio=5.0):
+    """In place of `describe`: a box around what is bright, and one that is never there."""
 
-    def __init__(self, margin: int = 0):
-        self._margin = np.array([-1, -1, 2, 2]) * margin
+    def find(model, scenes):
+        values = np.zeros([len(scenes), 2, 8])
+        for scene, (first, absent) in zip(scenes, values):
+            found = Image.fromarray(np.uint8(scene > 99)).getbbox() or (0, 0, 1, 1)
+            sides = found[2] - found[0], found[3] - found[1]
+            box = np.array([*found[:2], *sides]) + [-margin, -margin, 2 * margin, 2 * margin]
+            first[:] = scene.max() > 99, *box, 0.9, log_ratio, 0.5
+            absent[0] = 0.2
+        return values, np.tile([0.3, 0.8, 0.1], [len(scenes), 1])
 
-    def __call__(self, scenes):
-        self._boxes = np.zeros([len(scenes), 2, 4])
-        z_pres = np.tile(np.float32([0, 0.2]), [len(scenes), 1])
-        for scene, boxes, present in zip(scenes, self._boxes, z_pres):
-            if found := Image.fromarray(np.uint8(scene > 0.5)).getbbox():
-                boxes[0] = *found[:2], found[2] - found[0], found[3] - found[1]
-                present[0] = 0.9
-        zeros = np.zeros([len(scenes), 2, 4], np.float32)
-        return SceneDescription(tf.constant(z_pres), zeros, zeros)
-
-    def boxes(self, description):
-        return tf.constant(self._boxes + self._margin)
+    return find
 
 
-def test_objects_of_several_tiles_are_put_together_and_cut_at_the_edges():
-    picture = np.zeros([10, 40], np.uint8)
-    picture[3:6, [1, 2, 30, 31]] = 255
-    images = Images(["a"], [picture], None)
-    (found,) = detect(Finder(margin=2), Preparation(20, "tile", overlap=8), images)
-    np.testing.assert_array_equal(found.boxes, [[0, 1, 5, 7], [28, 1, 6, 7]])
-    assert found.step.tolist() == [0, 0]
+def test_objects_of_several_tiles_are_put_together_once_and_cut_at_the_edges(monkeypatch):
+    monkeypatch.setattr(results, "describe", finder(margin=2))
+    picture = np.zeros([36, 40], np.uint8)
+    picture[3:6, [1, 2, 30, 31]] = picture[30:33, 11:13] = 255  # the last between two tiles' cores
+    images, preparation = Images(["a"], [picture], None), Preparation(20, "tile", overlap=8)
+    (found,) = detect(None, preparation, images)
+    np.testing.assert_array_equal(found.boxes, [[0, 1, 5, 7], [28, 1, 6, 7], [9, 28, 6, 7]])
+    assert found.size == (40, 36) and found.scenes == 12 and found.empty == 8
+    assert found.confidence == pytest.approx(0.8**4)  # uniform scenes are sure to be empty
+    assert not len(detect(None, preparation, images, min_score=0.95)[0].boxes)
 
 
-def test_results_are_what_was_found(tmp_path):
-    out = tmp_path / "deep" / "out"
-    write_results(out, IMAGES, detect(Finder(), Preparation(side=12), IMAGES))
-    rows = list(csv.DictReader((out / "counts.csv").read_text().splitlines()))
-    assert [row["image"] for row in rows] == IMAGES.names
-    assert [int(row["count"]) for row in rows] == SQUARES.counts.tolist()
-    content = json.loads((out / "boxes.json").read_text())
-    keys = ("left", "top", "width", "height", "confidence")
-    boxes = [[box[key] for key in keys] for entry in content for box in entry["boxes"]]
-    true = SQUARES.boxes[SQUARES.counts > 0, 0]
-    np.testing.assert_array_equal(boxes, np.hstack([true, np.full([len(true), 1], 0.9)]))
-    rows = csv.DictReader((out / "boxes.csv").read_text().splitlines())
-    np.testing.assert_array_equal([[float(row[key]) for key in keys] for row in rows], boxes)
-    assert len(list((out / "overlays").iterdir())) == 60
-    assert Image.open(out / "contact_sheet.png").size == (960, 960)
+def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
+    """Compiled for the first 16 scenes, which takes the time, and not for the last 4."""
+    monkeypatch.setattr(results, "_BATCH", 8)
+    model, scenes = SuPAIR(replace(tiny.MODEL, num_steps=1), seed=3), SQUARES.images[:20]
+    model.inference.output_layer.bias.assign(tf.one_hot(0, 9))  # so that the object is there
+    found = detect(model, Preparation(12), Images(list("a" * 20), scenes, None))
+    description = model(SQUARES.read(0, 20))
+    assert [one.uniform for one in found] == [len(one.boxes) == 0 for one in found]
+    assert [one.uniform for one in found] == (scenes.max(axis=(1, 2)) == 0).tolist()
+    for box, sure, one in zip(model.boxes(description), description.at_least.numpy(), found):
+        if not one.uniform:
+            np.testing.assert_allclose(one.boxes[0, :2], np.clip(box[0, :2], 0, 12), atol=1e-4)
+            assert one.score == pytest.approx(sure / (1 + np.exp(-one.log_ratio)), rel=1e-4)
+            assert one.confidence == pytest.approx(float(sure[0]))
 
 
-def test_only_a_whole_result_is_replaced(tmp_path):
-    out, found = tmp_path / "out", detect(Finder(), Preparation(side=12), IMAGES)
-    write_results(out, IMAGES, found)
-    write_results(out, IMAGES, found)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(ConfigError, match="--output"):
-        check_output(out, out / "overlays")
-    (out / "boxes.csv").rename(out / "mine.csv")
-    with pytest.raises(ConfigError, match="--output"):
-        write_results(out, IMAGES, found)
-    assert (out / "mine.csv").exists()
+def test_the_log_ratio_is_by_how_much_an_object_explains_the_scene_better():
+    """Each object's density and the backgrounds with and without its pixels, one by one."""
+    model, scenes = SuPAIR(tiny.MODEL, seed=3), SQUARES.images[:3]
+    values, _ = describe(model, scenes)
+    levels = tf.constant(scenes / np.float32(255))
+    where = model(levels).where_loc
+    parts = model.extract_patches(levels, where, None)
+    flat = tf.reshape(levels, [3, -1])
+    background = [model.background_spn.log_prob(flat, tf.reshape(m, [3, -1])) for m in parts[2]]
+    for step in range(2):
+        evidence = (tf.reshape(part[step], [3, -1]) for part in parts[:2])
+        scaled = where[:, step, 0] * where[:, step, 1] * model.object_spn.log_prob(*evidence)
+        expected = scaled + background[step + 1] - background[step]
+        np.testing.assert_allclose(values[:, step, 6], expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("fails_at", [0, 1])
-def test_an_earlier_result_survives_an_interruption(fails_at, tmp_path, monkeypatch):
-    images = Images(["a.jpg", "a.jpg.png"], SQUARES.images[:2], None)
-    found = detect(Finder(), Preparation(side=12), images)
-    write_results(tmp_path / "out", images, found)
-    assert len(os.listdir(tmp_path / "out" / "overlays")) == 2  # of names that collide
-    counts = (tmp_path / "out" / "counts.csv").read_text()
-    calls, replace = iter(range(3)), os.replace
-
-    def interrupted(source, target):
-        if next(calls) == fails_at:
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_results(tmp_path / "out", images, found[::-1])
-    assert (tmp_path / "out" / "counts.csv").read_text() == counts
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+def found(number=1, width=0.5, scenes=1, empty=0, uniform=False):
+    ones = np.ones(number)
+    boxes = np.tile([1.0, 2, 3, 4], [number, 1])
+    return Detection(boxes, ones, ones, width * ones, 1.0, scenes, empty, uniform, (12, 12))
 
 
-def test_overlays_outline_the_boxes_in_the_colour_of_their_step():
-    found = Detection(np.array([[2.0, 3.0, 4.0, 5.0]]), np.array([0.9]), np.array([1]))
-    overlay = np.asarray(draw_overlay(np.zeros([10, 12]), found))
-    assert overlay.shape == (250, 300, 3)
-    second = (overlay == ImageColor.getrgb(STEP_COLORS[1])).all(axis=2)
-    rows, columns = np.flatnonzero(second.any(axis=1)), np.flatnonzero(second.any(axis=0))
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (75, 199, 50, 149)
+@pytest.mark.parametrize(
+    "detections, named, numbers",
+    [
+        ([found(1), found(0, uniform=True), found(2)], "uniform", [1]),
+        ([found(1), found(2, scenes=20, empty=19)], "tiles", [1]),
+        ([found(3, width=0.01)] * 2 + [found(4, width=0.02)], "least", range(3)),
+        ([found(3, width=0.99)] * 2 + [found(4, width=0.98)], "largest", range(3)),
+        ([found(2)] * 10, "2", range(10)),
+        ([found(0), found(0)], "0", range(2)),
+        ([found(1), found(2), found(0), found(1, scenes=20, empty=10)], None, []),
+    ],
+)
+def test_what_is_doubtful_is_said(detections, named, numbers):
+    doubts = find_doubts(detections)
+    assert [list(doubt.images) for doubt in doubts] == [list(numbers)] * bool(named)
+    assert all(named in doubt.text for doubt in doubts)

@@ -1,0 +1,198 @@
+"""What images suggest about themselves: how large their objects are, how many, and how noisy."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import find_objects, gaussian_filter, label
+
+from supair.detect.images import Images, Preparation, luminance, sample
+
+_IMAGES, _CROP = 60, 1000  # how many are looked at, and pixels along a side of their middle
+_SMOOTHING = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # pixels; the first that leaves few specks
+_GROUND, _EVEN = 0.15, 150  # the ground is an image smoothed by this share of its longer side, if
+# that has more pixels
+_GOOD = 0.85  # share of the pieces that may be objects
+_MARGINS = 0.65, 1.35  # of boxes, around the sizes of objects
+_SIDE, _TILE_SIDE = 14, 18  # pixels of an object in a scene that is an image, and in a tile
+_FEW, _SMALL = 6, 64  # objects and pixels along a side of an image that may be a scene
+_LARGEST = 100  # side of a scene; that takes four times as long as the paper's
+
+
+class Sizes(NamedTuple):
+    """Objects in some images, in pixels; an object's size is the longer side of its box."""
+
+    shapes: list[tuple[int, int]]  # of the images
+    pictures: list[np.ndarray]  # the images or their middle [height, width], as scenes have them
+    boxes: np.ndarray  # [objects, 4] (left, top, width, height)
+    owner: np.ndarray  # [objects], in which picture
+    quantiles: tuple[float, float, float]  # the sizes that 10, 50 and 75 % are below
+    doubts: list[str]
+
+    def number(self, window: float = 1e9) -> int:
+        """Of objects in an image, or a window of this side in it; few have more.  A box as large as
+        several objects counts so."""
+        several = np.maximum(1, np.round(self.boxes[:, 2:] / self.quantiles[1])).prod(axis=1)
+        x, y = (self.boxes[:, :2] + self.boxes[:, 2:] / 2).T
+        numbers = []
+        for n, (height, width) in enumerate(picture.shape for picture in self.pictures):
+            for top in np.arange(0, height, window / 2):
+                for left in np.arange(0, width, window / 2):
+                    inside = (top <= y) & (y < top + window) & (left <= x) & (x < left + window)
+                    numbers.append(several @ (inside & (self.owner == n)))
+        return max(1, round(float(np.quantile(numbers, 0.95))))
+
+
+def find_sizes(images: Images, preparation: Preparation) -> Sizes:
+    """Sizes of what is brighter than its ground and, once it is smoothed, in one piece, in images
+    whose levels the preparation knows."""
+    shapes, pictures = [], []
+    for number in sample(range(len(images.names)), _IMAGES):
+        picture = images.pictures[number]
+        shapes.append(picture.shape[:2])
+        top, left = (max(0, length - _CROP) // 2 for length in shapes[-1])
+        levels = luminance(picture[top : top + _CROP, left : left + _CROP])
+        pictures.append(preparation.levels_of(picture).stretch(levels))
+    longer, best = max(pictures[0].shape), (-1.0, np.zeros([0, 4]), np.zeros(0, int))
+    grounds = (0.0, _GROUND * longer) if longer > _EVEN else (0.0,)
+    for smoothing, ground in ((s, g) for s in _SMOOTHING for g in grounds):
+        boxes, owner = _find_pieces(pictures, smoothing, ground)
+        size = boxes[:, 2:].max(axis=1, initial=0)
+        typical = np.sqrt(np.sum(size**3) / max(1, np.sum(size)))  # specks weigh little
+        good = (size > typical / 4) & (size < 0.7 * longer)
+        if good.any() and good.mean() > best[0]:
+            best = good.mean(), boxes[good], owner[good]
+        if best[0] >= _GOOD:
+            break
+    share, boxes, owner = best
+    size = boxes[:, 2:].max(axis=1) if len(boxes) else np.array([longer / 3])
+    small, middle, large = map(float, np.quantile(size, [0.1, 0.5, 0.75]))
+    doubts = {
+        "these are no separate objects, all darker or all brighter than the ground": share < _GOOD,
+        f"there are only {len(boxes)} objects to judge by": len(boxes) < 10,
+        "the sizes differ much: objects may touch, or be in parts": large > 2.5 * small,
+    }
+    said = [doubt for doubt, true in doubts.items() if true]
+    return Sizes(shapes, pictures, boxes, owner, (small, middle, large), said)
+
+
+def _find_pieces(pictures, smoothing: float, ground: float) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [n, 4] of what is above a threshold for all pictures, and which picture has each."""
+    smooth, rows = [gaussian_filter(picture, smoothing) for picture in pictures], []
+    if ground:
+        smooth = [s - gaussian_filter(picture, ground) for s, picture in zip(smooth, pictures)]
+    threshold = _threshold(np.concatenate([levels.ravel() for levels in smooth]))
+    for n, levels in enumerate(smooth):
+        for y, x in find_objects(label(levels > threshold, np.ones([3, 3]))[0]):
+            rows.append((x.start, y.start, x.stop - x.start, y.stop - y.start, n))
+    rows = np.array(rows, float).reshape(-1, 5)
+    return rows[:, :4], rows[:, 4].astype(int)
+
+
+def _threshold(values: np.ndarray) -> float:
+    """What parts values into two kinds as far from each other as can be (Otsu, 1979)."""
+    numbers, edges = np.histogram(values, 256)
+    below, total = np.cumsum(numbers), np.cumsum(numbers * (edges[1:] + edges[:-1]) / 2)
+    apart = (total[-1] * below - total * below[-1]) ** 2 / np.maximum(
+        1.0, below * (below[-1] - below)
+    )
+    return float(edges[1:][np.argmax(apart)])
+
+
+class Layout(NamedTuple):
+    """How images become scenes, and what a model has to expect in these, in scene pixels."""
+
+    fit: str | None
+    zoom: float
+    side: int
+    object_size: tuple[float, float]
+    max_objects: int
+    scale: float  # scene pixels to one of an image
+
+    @property
+    def options(self) -> str:
+        """For the command line."""
+        fit = f"--fit {self.fit} " * bool(self.fit) + f"--zoom {self.zoom} " * (self.zoom != 1)
+        least, most = self.object_size
+        size = f"--side {self.side} --object-size {least:g} {most:g}"
+        return f"{fit}{size} --max-objects {self.max_objects}"
+
+
+def suggest_layout(
+    sizes: Sizes,
+    fit: str | None = None,
+    zoom: float | None = None,
+    side: int | None = None,
+    object_size: tuple[float, float] | None = None,
+    max_objects: int | None = None,
+) -> Layout:
+    """What is not told: small square images become scenes as they are; others, if they have few
+    objects that are large enough, are resized, and else cut into tiles."""
+    small, middle, large = sizes.quantiles
+    longer, few = float(np.median(np.max(sizes.shapes, axis=1))), sizes.number() <= _FEW
+    (height, width), *others = set(sizes.shapes)
+    if fit is None and side is None:
+        if height == width <= _SMALL and few and not others:
+            side = height
+        else:
+            fit = "resize" if few and _SIDE * longer <= _LARGEST * middle else "tile"
+    if fit == "tile":
+        by_size = 1.0 if object_size else min(max(_TILE_SIDE / middle, 0.01), 10.0)
+        scale = zoom = zoom or (1.0 if 0.8 < by_size < 1.25 else round(by_size, 3))
+    else:
+        side = side or min(max(math.ceil(_SIDE * longer / middle), 32), _LARGEST)
+        scale, zoom = side / longer if fit else 1.0, 1.0
+    least, most = object_size or (
+        round(by * size * scale, 1) for by, size in zip(_MARGINS, (small, large))
+    )
+    side = side or min(max(math.ceil(2 * most), 50), _LARGEST)  # see `tile_overlap`
+    number = max_objects or sizes.number(side / scale if fit == "tile" else 1e9)
+    return Layout(fit, zoom, side, (least, most), number, scale)
+
+
+def draw_suggestion(sizes: Sizes, layout: Layout) -> Image.Image:
+    """One of the images with what was found in it (white) and, around an object of middle size, the
+    smallest box (yellow) and the largest (red) that a model may use."""
+    number = np.bincount(sizes.owner, minlength=1).argmax()
+    picture, boxes = sizes.pictures[number], sizes.boxes[sizes.owner == number]
+    zoom = max(1, -(-400 // max(picture.shape)))
+    drawn = Image.fromarray(np.uint8(255 * picture).repeat(zoom, 0).repeat(zoom, 1)).convert("RGB")
+    pen, middle = ImageDraw.Draw(drawn), np.array([*picture.shape[::-1], 0, 0]) / 2
+    for box in boxes:
+        pen.rectangle((*zoom * box[:2], *zoom * (box[:2] + box[2:]) - 1), outline="white")
+        if abs(max(box[2:]) - sizes.quantiles[1]) < abs(max(middle[2:]) - sizes.quantiles[1]):
+            middle = box
+    centre = middle[:2] + middle[2:] / 2
+    for length, colour in zip(layout.object_size, ("yellow", "red")):
+        half = length / layout.scale / 2
+        pen.rectangle((*zoom * (centre - half), *zoom * (centre + half)), outline=colour, width=2)
+    return drawn
+
+
+class Variances(NamedTuple):
+    """Variance bounds for the leaves of both models, and the noise they were suggested for."""
+
+    object: tuple[float, float]
+    background: tuple[float, float]
+    noise: float
+
+
+def suggest_variances(scenes: np.ndarray) -> Variances:
+    """Between the paper's bounds for clean scenes and those for Noisy-MNIST, by the variance of the
+    noise.
+
+    The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
+    makes a variance of 0.025, less than what was added, because it was cut off at black.
+
+    Args:
+      scenes: [n, side, side] uint8, prepared.
+    """
+    few = sample(scenes, 2000).reshape(-1, scenes[0].size) / np.float32(255)
+    deviation = np.median(np.abs(few - np.median(few, axis=1, keepdims=True)), axis=1)
+    noise = float(np.median(1.4826 * deviation)) ** 2  # as of a Gaussian's standard deviation
+    share = min(1.0, noise / 0.025)
+    of_object = (round(0.12 + 0.13 * share, 3), 0.35)
+    return Variances(of_object, (0.002, round(0.12 - 0.06 * share, 3)), noise)

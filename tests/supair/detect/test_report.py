@@ -1,0 +1,107 @@
+"""What was found in images, as files."""
+
+import csv
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from matplotlib import colormaps
+from PIL import Image
+
+from supair.config import ConfigError
+from supair.detect.images import Images
+from supair.detect.report import check_output, draw_overlay, write_results
+from supair.detect.results import Detection, Doubt
+
+SQUARES = tiny.scenes(60)
+IMAGES = Images([f"{n}.jpg" for n in range(60)], SQUARES.images, None)
+FOUND = [
+    Detection(box[:n], np.full(n, 0.9), np.full(n, -1.25), np.zeros(n), 0.5, 1, 0, False, (12, 9))
+    for n, box in zip(SQUARES.counts, SQUARES.boxes)
+]
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_results_are_what_was_found(tmp_path):
+    out, true = tmp_path / "ö [1]", SQUARES.boxes[SQUARES.counts > 0, 0]
+    write_results(out, IMAGES, FOUND, [Doubt("odd", [3])], overlays=40)
+    rows = rows_of(out / "counts.csv")
+    counts = [(row["image"], int(row["count"]), row["warning"]) for row in rows]
+    assert counts == list(zip(IMAGES.names, SQUARES.counts, 3 * [""] + ["odd"] + 56 * [""]))
+    keys = ("left", "top", "width", "height", "score", "log_ratio")
+    boxes = [[float(row[key]) for key in keys] for row in rows_of(out / "boxes.csv")]
+    np.testing.assert_array_equal(boxes, np.hstack([true, np.tile([0.9, -1.25], [len(true), 1])]))
+    content = json.loads((out / "boxes.json").read_text(encoding="utf-8"))
+    assert content["info"]["warnings"] == ["3.jpg: odd"] and content["images"][9]["height"] == 9
+    coco = [(entry["image_id"], entry["bbox"]) for entry in content["annotations"]]
+    assert coco == list(zip(np.flatnonzero(SQUARES.counts), true.tolist()))
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count("<img") == len(os.listdir(out / "overlays")) == 40 and "3.jpg: odd" in page
+    write_results(out, IMAGES, FOUND[:2])
+    assert Image.open(out / "contact_sheet.png").size == (328, 188)  # cropped to two
+
+
+def test_names_run_no_formula_and_no_script(tmp_path):
+    names = ["=1+1", "-a", "@b", "+é", "<script>x</script>", "a/../b", "d" * 300, "-"]
+    write_results(tmp_path, Images(names, SQUARES.images[:8], None), FOUND[:8])
+    written = [row["image"] for row in rows_of(tmp_path / "counts.csv")]
+    assert written == ["'=1+1", "'-a", "'@b", "'+é", *names[4:7], "'-"]
+    assert "<script" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert len(os.listdir(tmp_path / "overlays")) == 8
+
+
+def test_only_a_results_own_files_are_replaced(tmp_path):
+    out, before = tmp_path / "out", os.umask(0o027)
+    write_results(out, IMAGES, FOUND)
+    os.makedirs(out / ".supair-partial.left")  # as by a process that was killed
+    write_results(out, IMAGES, FOUND[:8])
+    os.umask(before)
+    assert len(os.listdir(out / "overlays")) == 8 and not list(out.glob(".*"))
+    modes = [stat.S_IMODE((out / name).stat().st_mode) for name in ("overlays", "counts.csv")]
+    assert modes == [0o750, 0o640]
+    for images in (out, out / "overlays", out / "contact_sheet.png"):
+        with pytest.raises(ConfigError, match="--output"):
+            check_output(out, images)
+    for path in (out / "mine.txt", out / "overlays" / "00099_mine.png", out / "overlays" / "link"):
+        path.symlink_to(tmp_path) if path.name == "link" else path.write_text("mine")
+        with pytest.raises(ConfigError, match=path.name):
+            write_results(out, IMAGES, FOUND)
+        path.unlink()
+    with pytest.raises(ConfigError, match="--output"):
+        write_results(Path("/dev/null"), IMAGES, FOUND)
+
+
+@pytest.mark.parametrize("fails_at", range(12))
+def test_an_earlier_result_survives_an_interruption(fails_at, tmp_path, monkeypatch):
+    write_results(tmp_path, IMAGES, FOUND[:2], overlays=1)
+    earlier = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    calls, replace = iter(range(99)), os.replace
+
+    def interrupted(source, target):
+        if ".partial" not in str(source) and next(calls) == fails_at:  # not of a single file
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(tmp_path, IMAGES, FOUND[2:5], overlays=1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == earlier
+
+
+@pytest.mark.parametrize("white", [1.0, 0.06])
+def test_overlays_outline_the_boxes_in_the_colour_of_their_score(white):
+    (found,) = (one._replace(boxes=np.array([[2.0, 3.0, 4.0, 5.0]])) for one in FOUND[:1])
+    picture = np.zeros([10, 12], np.float32)
+    picture[9, 11] = white  # of a dim picture too
+    overlay = np.asarray(draw_overlay(picture, found._replace(score=np.array([0.9]))))
+    assert overlay.shape == (250, 300, 3) and overlay[-1, -1].tolist() == [255] * 3
+    drawn = (overlay == np.round(255 * np.array(colormaps["viridis"](0.9)[:3]))).all(axis=2)
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (75, 199, 50, 149)

@@ -1,0 +1,76 @@
+"""What images suggest about the sizes and numbers of their objects."""
+
+import numpy as np
+import pytest
+
+import data
+from supair.detect.images import Images, Preparation
+from supair.detect.suggest import (
+    draw_suggestion,
+    find_sizes,
+    suggest_layout,
+    suggest_variances,
+)
+
+
+def sizes_of(pictures):
+    images = Images([*map(str, range(len(pictures)))], pictures)
+    return find_sizes(images, Preparation().adapted(images, trained=False)[0])
+
+
+@pytest.mark.parametrize("dataset", data.DATASETS)
+def test_sizes_and_numbers_in_the_papers_scenes(dataset):
+    test = data.make(dataset, 0, (1, 60))["test"]
+    sizes = sizes_of(test.images / np.float32(test.white))
+    true = np.concatenate([boxes[:n] for boxes, n in zip(test.boxes, test.counts)])[:, 2:]
+    small, middle, large = sizes.quantiles
+    assert middle == pytest.approx(np.median(true.max(axis=1)), abs=2)
+    assert sizes.number() == 2 and not sizes.doubts
+    layout = suggest_layout(sizes)
+    assert (layout.fit, layout.zoom, layout.side, layout.max_objects) == (None, 1.0, 50, 2)
+    assert layout.object_size[0] < small and large < layout.object_size[1] < 28
+
+
+def sheet(size, side, noise=0.0):
+    """16 dark discs in a picture of which one half is brighter than the other."""
+    rng, y, x = np.random.default_rng(0), *np.mgrid[:side, :side]
+    picture = 0.6 + 0.3 * x / side
+    for row in range(4):
+        for column in range(4):
+            cy, cx = (np.array([row, column]) + 0.5) * side / 4
+            picture[np.hypot(y - cy, x - cx) < size / 2] -= 0.4
+    return [np.clip(picture + rng.normal(0, noise, picture.shape), 0, 1)]
+
+
+def test_many_objects_are_cut_into_tiles_in_which_they_have_the_papers_size():
+    pictures = sheet(60, 400, noise=0.05)
+    sizes = sizes_of(pictures)
+    assert sizes.quantiles[1] == pytest.approx(60, abs=4) and sizes.number() == 16
+    layout = suggest_layout(sizes)
+    assert layout.fit == "tile" and layout.zoom == pytest.approx(0.3, abs=0.03)
+    assert layout.object_size[0] < 18 < layout.object_size[1] < layout.side / 1.5
+    told = suggest_layout(sizes, "tile", 0.5, 80, (10.0, 40.0), 3)
+    assert told == ("tile", 0.5, 80, (10.0, 40.0), 3, 0.5)
+    assert np.ptp(np.asarray(draw_suggestion(sizes, layout)), axis=2).max() == 255  # has colours
+
+
+def test_few_objects_in_an_image_that_is_not_square_are_resized():
+    pictures = [np.pad(np.ones([30, 30]), [(n, 60 - n), (5 * n, 90 - 5 * n)]) for n in range(12)]
+    layout = suggest_layout(sizes_of(pictures))
+    assert (layout.fit, layout.side, layout.max_objects) == ("resize", 56, 1)
+
+
+def test_doubts_are_said():
+    blocks = np.random.default_rng(0).random([20, 20]) > 0.5  # many of them touch
+    assert sizes_of([np.kron(blocks, np.ones([5, 5]))]).doubts
+
+
+def test_variances_are_the_papers_on_the_papers_scenes():
+    def suggested(dataset):
+        test = data.make(dataset, 0, (1, 50))["test"]
+        return suggest_variances(np.round(test.images * (255 / test.white)).astype(np.uint8))
+
+    assert suggested("multi_mnist")[:2] == ((0.12, 0.35), (0.002, 0.12))
+    (low, high), (least, most), noise = suggested("noisy_mnist")
+    assert (low, most) == pytest.approx((0.25, 0.06), abs=0.02)
+    assert (high, least) == (0.35, 0.002) and 0.02 < noise < 0.03
