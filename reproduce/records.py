@@ -148,9 +148,7 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         about["seconds_per_step"] = options.seconds_per_step
         if options.pretrained:
             target = folder.with_name("pretrained") / configuration["experiment"]["dataset"]
-            target.mkdir(parents=True, exist_ok=True)
-            run.write_weights(load_model(directory)[0], target / run.WEIGHTS)
-            common.write_json(target / "config.json", configuration)
+            run.write_weights(load_model(directory)[0], target, configuration)
             names = ("epoch", "accuracy", "elbo", "mean_iou", "average_precision")
             last = {name: rows[-1].get(name) for name in names}
             common.write_json(target / "run.json", {**last, **about})

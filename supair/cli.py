@@ -18,13 +18,16 @@ def run(main: Callable[[], int], *errors: type[Exception]) -> None:
 
     `errors` are exceptions that are told so, beside ours and the operating system's.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: or a file of ours would take its place
+            setattr(sys, name, open(os.devnull, mode))
     signals: list[int] = []
 
     def end(signum: int, frame: object) -> None:
         signals.append(signum)
         raise KeyboardInterrupt  # so that files half written are removed
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGXCPU SIGALRM".split():
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
             signal.signal(number, end)

@@ -143,8 +143,7 @@ def test_unusable_folders_are_refused(tmp_path):
 def write_folder(directory, model):
     training = dataclasses.replace(tiny.TRAINING, seed=model.seed)
     settings = resolve(type(model).__name__, model.config, training, {})
-    (directory / "config.json").write_text(json.dumps(settings))
-    write_weights(model, directory / "weights.safetensors")
+    write_weights(model, directory, settings)
 
 
 def test_weights_alone_come_back_in_half_precision(tmp_path):
