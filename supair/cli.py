@@ -18,9 +18,9 @@ def run(main: Callable[[], int], *errors: type[Exception]) -> None:
 
     `errors` are exceptions that are told so, beside ours and the operating system's.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: or a file of ours would take its place
-            setattr(sys, name, open(os.devnull, mode))
+            setattr(sys, name, open(os.devnull, "r+"))
     signals: list[int] = []
 
     def end(signum: int, frame: object) -> None:

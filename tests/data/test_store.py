@@ -106,7 +106,7 @@ def test_wrong_scenes_are_not_written(tmp_path, named, change):
 
 
 def test_what_is_replaced_stays_until_all_is_written_and_old_leftovers_go(path):
-    before, left, in_use = path.read_bytes(), *(Path(f"{path}.{name}.partial") for name in "ab")
+    before, left, in_use = path.read_bytes(), *(Path(f"{path}.{name * 8}.partial") for name in "ab")
     left.mkdir()
     in_use.mkdir()
     os.utime(left, (0, 0))
