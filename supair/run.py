@@ -84,9 +84,9 @@ def _own_errors(directory: Path):
         raise TrainingError(f"{error.filename or directory}: cannot be used ({reason})") from None
 
 
-def read_configuration(directory: Path | str) -> dict[str, Any]:
+def read_configuration(directory: Path | str, name: str = "config.json") -> dict[str, Any]:
     """What a run's `config.json` holds; TrainingError if it is missing or damaged."""
-    path = Path(directory) / "config.json"
+    path = Path(directory) / name
     try:
         if not isinstance(content := json.loads(read_whole(path)), dict):
             raise ValueError("no JSON object")
@@ -151,8 +151,7 @@ def _checkpoints(directory: Path) -> list[Path]:
 
 
 def _newest(directory: Path, with_tensors: bool) -> tuple[Path, dict, bytes, list]:
-    """The newest whole checkpoint, its variables, and the log up to there and its rows; none at
-    first."""
+    """The newest whole checkpoint, its variables, the log up to there, its rows; none at first."""
     configuration, log_path = read_configuration(directory), directory / "log.jsonl"
     with _own_errors(directory):
         log = read_whole(log_path) if log_path.exists() else b""

@@ -233,8 +233,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train a model until it has done `epochs` epochs in all; returns the rows of its log.
 
-    Interrupted anywhere, the same call goes on from the last epoch, and gives the same log; the
-    model has the weights of that epoch then.
+    Interrupted anywhere, the same call goes on from the last epoch, and gives the same log.
 
     Args:
       directory: see `run`; another run's is refused.

@@ -115,6 +115,9 @@ def test_a_quick_run_shows_published_and_quick_without_a_verdict(small, capsys, 
     assert first[1:] == ["99.2", "-", "5022", "-", "-", "-"]
     [multi_mnist, sprites] = json.loads(path.read_text())["rows"]
     result = sprites["results"]["quick"]["0"]
+    marked = "*" if result["collapse"] else ""
+    assert last[2].endswith(marked) and (f"\n{marked} " in out) == bool(marked)
+    last = [cell.strip("*") for cell in last]
     assert last[1:5] == ["99.2", f"{100 * result['accuracy']:.1f}", "5022", f"{result['elbo']:.0f}"]
     assert multi_mnist["dataset"] == "multi_mnist" and list(multi_mnist["results"]) == ["quick"]
 
