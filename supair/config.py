@@ -70,8 +70,9 @@ class SpnConfig:
         low, high = self.variance_min, self.variance_max
         good = 0 < low < high < LARGEST
         require(good, "0 < variance_min < variance_max", f"{low} and {high}")
-        size = self.repetitions << min(self.depth, 40)
-        size *= max(self.num_components, self.num_sums) ** 3
+        size = max(self.num_components, self.num_sums) ** 3 * self.repetitions << min(
+            self.depth, 40
+        )
         require(size < 2**28, "fewer regions, components or sums", f"{size:.0e}")
 
 

@@ -125,6 +125,8 @@ def _checksum(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
 
 def _parse(path: Path, configuration: dict, with_tensors: bool = True) -> tuple[dict, dict]:
     """Metadata and named tensors of a file; ValueError if it is damaged, or of another run."""
+    if path.exists() and not path.is_file():
+        raise ValueError("no plain file")
     try:
         with safe_open(path, "numpy") as file:
             names, metadata = file.keys() if with_tensors else (), file.metadata()
@@ -146,8 +148,7 @@ def _checkpoints(directory: Path) -> list[Path]:
     folder = directory / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
     names = [name for name in names if re.fullmatch(r"epoch-\d+\.safetensors", name)]
-    paths = [folder / name for name in sorted(names, key=lambda n: (len(n), n), reverse=True)]
-    return [path for path in paths if path.is_file()]
+    return [folder / name for name in sorted(names, key=lambda n: (len(n), n), reverse=True)]
 
 
 def _newest(directory: Path, with_tensors: bool) -> tuple[Path, dict, bytes, list]:
@@ -301,7 +302,7 @@ def load_weights(model: Any, directory: Path | str) -> None:
         if different := _difference(configuration["model"], expected, "model"):
             raise ValueError(different)
         path = Path(directory) / WEIGHTS
-        if path.is_file():
+        if path.exists():
             tensors = _parse(path, configuration)[1]
         else:
             path, tensors, *_ = _newest(Path(directory), with_tensors=True)
