@@ -105,6 +105,17 @@ def test_wrong_scenes_are_not_written(tmp_path, named, change):
     assert not list(tmp_path.iterdir())
 
 
+def test_links_are_not_replaced_and_new_files_are_as_the_umask_says(tmp_path, path):
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(DataError, match="link"):
+        store.write(tmp_path / "link", data.make("sprites", 5, (4, 4)), {})
+    assert (tmp_path / "link").is_symlink()
+    before = os.umask(0o027)
+    store.write(tmp_path / "x.h5", data.make("sprites", 5, (4, 4)), {})
+    os.umask(before)
+    assert (tmp_path / "x.h5").stat().st_mode & 0o777 == 0o640
+
+
 def test_what_is_replaced_stays_until_all_is_written_and_old_leftovers_go(path):
     before, left, in_use = path.read_bytes(), *(Path(f"{path}.{name * 8}.partial") for name in "ab")
     left.mkdir()

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import common
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import tiny
 
-from reproduce import records
+from reproduce import records, table2
 from reproduce.experiments import Experiment
 from supair import config
 from supair.config import ConfigError
@@ -136,3 +138,24 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path):
     with pytest.raises(ConfigError, match="supair"):
         records.main([str(run)], folder)
     assert read(folder) == record()
+
+
+def test_output_that_is_not_ours_and_numbers_beyond_reason_are_refused(tmp_path, capsys):
+    for name, text in {"ours": '{"rows": []}', "yours": '{"name": 1}', "lock": ""}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "link").symlink_to("ours")
+    for name in ("yours", "lock", "link", "missing/a.json", "."):
+        with pytest.raises(SystemExit):
+            table2.parse(["--recorded", "--json", str(tmp_path / name)])
+    for seeds in ("0-2147483647", "1" * 40):
+        with pytest.raises(SystemExit):
+            table2.parse(["--seeds", seeds])
+    assert capsys.readouterr().err.count(": error: argument --") == 7
+    for name in ("ours", "new"):
+        assert table2.parse(["--recorded", "--json", str(tmp_path / name)]).json.name == name
+    (tmp_path / "fig.pdf").write_text("yours")
+    with pytest.raises(ConfigError, match="fig.pdf"):
+        common.save_figure(plt.figure(), tmp_path / "fig")
+    (tmp_path / "fig.pdf").unlink()
+    for _ in range(2):
+        common.save_figure(plt.figure(), tmp_path / "fig")

@@ -1,6 +1,7 @@
 """Configuration, log and checkpoints: bound to each other, whole or refused."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -131,6 +132,42 @@ def test_two_processes_cannot_train_one_run(run):
     assert use_everywhere(copied) == 3
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_of_and_used(run, monkeypatch, capsys, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with RunFolder(run, json.loads((run / "config.json").read_text())):
+        assert str(run) in capsys.readouterr().err
+
+
+def test_a_log_without_its_configuration_is_left_alone(run):
+    """It may be somebody else's."""
+    (run / "config.json").unlink()
+    before = (run / "log.jsonl").read_bytes()
+    with pytest.raises(TrainingError, match="config.json"):
+        tiny.train(run, 3)
+    assert (run / "log.jsonl").read_bytes() == before and not (run / "config.json").exists()
+
+
+def test_two_swapped_checkpoints_are_found(run):
+    checkpoint(run, 2).rename(run / "other")
+    checkpoint(run, 3).rename(checkpoint(run, 2))
+    (run / "other").rename(checkpoint(run, 3))
+    with pytest.raises(TrainingError, match="epoch-00003.*epoch-00002"):
+        read_rows(run)
+
+
+def test_a_log_that_changes_beside_a_training_is_not_taken_for_its_own(run, trained):
+    rows = read_rows(trained / "seed3")
+    with RunFolder(run, json.loads((run / "config.json").read_text())) as folder:
+        tensors = folder.restore()
+        shutil.copy(trained / "seed4" / "log.jsonl", run / "log.jsonl")
+        folder.save([{**rows[-1], "epoch": 4.0}], tensors)
+    assert read_rows(run) == [*rows, {**rows[-1], "epoch": 4.0}]
+
+
 def test_unusable_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="file"):
@@ -154,6 +191,11 @@ def test_weights_alone_come_back_in_half_precision(tmp_path):
     load_weights(other, tmp_path)
     for variable, copied in zip(model.variables, other.variables):
         np.testing.assert_allclose(copied, variable, rtol=1e-3, atol=1e-6)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"log_every": 3', '"log_every": 4'))
+    with pytest.raises(TrainingError, match="weights.safetensors.*config.json"):
+        load_weights(other, tmp_path)
+    (tmp_path / "config.json").write_text(config)
     flip(tmp_path / "weights.safetensors")
     with pytest.raises(TrainingError, match="weights.safetensors"):
         load_weights(other, tmp_path)
@@ -190,6 +232,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     (tmp_path / "a").write_text("old")
+    for name, make in (("link", lambda path: path.symlink_to("a")), ("pipe", os.mkfifo)):
+        make(tmp_path / name)
+        with pytest.raises(OSError, match=name):
+            write_whole(tmp_path / name, "new")
+        os.unlink(tmp_path / name)
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError):
         write_whole(tmp_path / "a", "new")
