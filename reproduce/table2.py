@@ -28,7 +28,6 @@ from supair.run import is_finished, read_rows
 QUICK_DATASETS, QUICK_EPOCHS = ("multi_mnist", "sprites"), 2
 ALL_MODELS = ("supair", "supair_no_background", "supair_poon_domingos", "air")
 MEASURING = 1.2  # time of a run with its measurements, to that of its training steps alone
-COLLAPSED = "*"  # marks means
 OUTDATED = "recorded with another configuration than today's recipe"
 # What the table shows of a row of the log, the factor of its unit, and digits behind the point.
 NUMBERS = {"accuracy": (100, 1), "elbo": (1, 0), "average_precision": (100, 1)}
@@ -120,8 +119,8 @@ def format_table(rows: list[Row]) -> str:
             mark = f"collapsed: {result['collapse']}" if result["collapse"] else result["mark"]
             label = f"  seed {seed}, epoch {result['epoch']:.0f}"
             table.append([label, *_cells(dataclasses.replace(row, results=alone), ""), mark])
-    if any(cell.endswith(COLLAPSED) for line in table for cell in line):
-        behind.append([f"{COLLAPSED} with seeds that collapsed: their counts are of no use."])
+    if any(cell.endswith("*") for line in table for cell in line):
+        behind.append(["* with seeds that collapsed: their counts are of no use."])
     widths = [22, *[10, *[14] * len(columns)] * 2, 13, 11, 0]
     table += [*behind, [NOTES]] if full else behind
     return "\n".join("".join(map(str.ljust, line, widths)).rstrip() for line in table)
@@ -138,7 +137,7 @@ def _cells(row: Row, nothing: str = "-") -> list[str]:
             text = f"{statistics.mean(values):.{digits}f}" if values else nothing
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             marked = nothing and any(r["collapse"] for r in row.measured(column).values())
-            texts.append(text + spread + COLLAPSED * bool(marked))
+            texts.append(f"{text}{spread}{'*' if marked else ''}")
         if name not in ("accuracy", "elbo"):
             cells += texts[-1:]
             continue

@@ -197,11 +197,7 @@ def train_epoch(make_steps, evaluator: Evaluator, config: TrainingConfig, order,
         require_finite(elbos, f"the ELBO before step {step}")
         bar.update(len(new_elbos))
         if step % config.log_every == 0 or step == end:
-            row = {
-                "step": step,
-                "epoch": step / len(order),
-                "train_seconds": len(seconds),
-            }  # for now
+            row = {"step": step, "epoch": step / len(order), "train_seconds": len(seconds)}
             row["train_elbo"] = sum(elbos) / len(elbos)
             elbos = []
             row |= evaluator.full() if step == end else evaluator.quick(step <= len(order))
@@ -210,7 +206,7 @@ def train_epoch(make_steps, evaluator: Evaluator, config: TrainingConfig, order,
     usual = np.quantile(seconds, 0.5, method="lower")
     # A call in which the process stood still counts as much as most do.
     counted = np.where(np.array(seconds) > max(5 * usual, usual + 1), usual, seconds)
-    for row in rows:
+    for row in rows:  # which has the number of calls there
         row["train_seconds"] = done["train_seconds"] + float(counted[: row["train_seconds"]].sum())
     if left_out := float(np.sum(seconds - counted)):
         rows[-1]["seconds_left_out"] = left_out

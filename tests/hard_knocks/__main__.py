@@ -9,7 +9,7 @@ from tests.hard_knocks.cases import CASES
 
 names = [case.name for case in CASES]
 parser = argparse.ArgumentParser("python -m tests.hard_knocks", description=__doc__)
-parser.add_argument("--full", action="store_true", help="half an hour, instead of a minute")
+parser.add_argument("--full", action="store_true", help="an hour, instead of two minutes")
 parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
 parser.add_argument("--seed", type=int, default=0, help="of moments and places (default: 0)")
 arguments = parser.parse_args()

@@ -188,8 +188,7 @@ def odd(folder: Path, rng: Random, times: int) -> Iterator[str]:
             / str(index)
         )
         place.parent.mkdir(exist_ok=True)
-        code = "from tests.hard_knocks.harness import alone; alone()"
-        command = ["sh", "-c", shell, place, sys.executable, "-c", code, place]
+        command = ["sh", "-c", shell, place, sys.executable, *h.ALONE, place]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
         told = f"{shell}: {ended.returncode}: {ended.stderr[-2000:]}"
         assert ended.returncode == 0 and "Traceback" not in ended.stderr, told
@@ -220,11 +219,11 @@ SAME, CODE = "goes on to the undisturbed end", "exit code 128 + n, goes on to th
 LINE, TRUE = "one line names the folder, later goes on", "refused by name, or the right numbers"
 FORM = "refused by name, or whole"  # if nothing can tell one number from another
 CASES = [
-    Case("kill_training", KILL, SAME, (TRAIN, h.kill), 3, 36),
+    Case("kill_training", KILL, SAME, (TRAIN, h.kill), 3, 40),
     Case("kill_writing", KILL, SAME, (TRAIN, h.kill_writing), 3, 24),
     Case("kill_data_making", KILL, SAME, (DATA, h.kill), 2, 16),
     Case("kill_detection", KILL, SAME, (DETECT, h.kill), 2, 16),
-    Case("kill_sweeps", KILL, "all processes end, " + SAME, (h.kill_sweeps,), 0, 8),
+    Case("kill_sweeps", KILL, "all processes end, " + SAME, (h.kill_sweeps,), 0, 4),
     Case("signals", STOP, CODE, (TRAIN, h.send_signal), 3, 18),
     Case("signals_to_command", STOP, CODE, (h.COMMAND, h.send_signal), 0, 6),
     Case("suspended", STOP, "that time does not count", (TRAIN, h.suspend), 0, 4),
@@ -237,8 +236,8 @@ CASES = [
     Case("same_data", ODDITY, SAME, (DATA, h.do_thrice), 1, 4),
     Case("copied_run", ODDITY, SAME, (TRAIN, h.copy), 1, 4),
     Case("variables_and_shells", ODDITY, SAME, (odd,), 2, len(ODD)),
-    Case("damaged_run", DAMAGE, TRUE, (h.damaged, h.damage_run), 40, 160),
-    Case("damaged_data", DAMAGE, TRUE, (h.damaged, h.damage_data), 20, 40),
+    Case("damaged_run", DAMAGE, TRUE, (h.damaged, h.damage_run), 40, 120),
+    Case("damaged_data", DAMAGE, TRUE, (h.damaged, h.damage_data), 20, 60),
     Case("damaged_others", DAMAGE, FORM, (h.damaged, damage_others), 50, 120),
     Case("hostile_files", "hostile files", "one line names them", (hostile,), 8, len(HOSTILE)),
 ]

@@ -33,7 +33,6 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = replace(tiny.MODEL, num_steps=1, object=replace(tiny.MODEL.object, repetitions=1))
 CONFIG = replace(tiny.TRAINING, batch_size=16, log_every=1)  # two steps an epoch
 EPOCHS = 3  # in the last one, a checkpoint goes
-OPTIONS = "--side 12 --patch-size 6 --max-objects 1 --batch-size 8 --steps 250 --no-xla"
 
 # Processes are forked from one that has imported TensorFlow, which takes seconds.
 _server = multiprocessing.get_context("forkserver")
@@ -141,14 +140,15 @@ def train(folder: Path) -> None:
     tiny.train(folder, EPOCHS, CONFIG, MODEL)
 
 
+ALONE = "-c", "from tests.hard_knocks.harness import alone; alone()"
+
+
 def alone() -> None:
     do(train, Path(sys.argv[1]))
 
 
-def train_by_command(folder: Path) -> None:
-    np.savez(f"{folder}.npz", images=tiny.scenes(64).images)
-    options = [*OPTIONS.split(), "--images", f"{folder}.npz", "--output", folder]
-    os.execv(sys.executable, [sys.executable, "-m", "supair", "train", *options])
+def train_alone(folder: Path) -> None:
+    os.execv(sys.executable, [sys.executable, *ALONE, folder])
 
 
 def run_in(folder: Path):
@@ -185,7 +185,7 @@ def found_in(folder: Path):
     return [(folder / "found" / name).read_bytes() for name in ("counts.csv", "boxes.json")]
 
 
-TRAINING, COMMAND = Work(train, run_in), Work(train_by_command, run_in)
+TRAINING, COMMAND = Work(train, run_in), Work(train_alone, run_in)
 DATA, DETECTION = Work(make_data, data_in), Work(detect, found_in)
 
 
