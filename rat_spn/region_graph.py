@@ -105,6 +105,13 @@ class RegionGraph:
                 f"{scope.size} variables of region {partition.parent}, found {union.size}",
             )
 
+    def get_config(self) -> dict:
+        """The arguments as plain values, for files."""
+        regions = [scope.tolist() for scope in self.regions]
+        partitions = [list(partition) for partition in self.partitions]
+        variables = self.num_variables
+        return {"num_variables": variables, "regions": regions, "partitions": partitions}
+
     @property
     def root(self) -> int:
         """Index of the root region."""

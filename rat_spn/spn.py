@@ -16,6 +16,7 @@ from rat_spn.layers import (
 from rat_spn.region_graph import RegionGraph
 
 
+@keras.saving.register_keras_serializable("rat_spn")
 class RatSpn(keras.layers.Layer):
     """A random-and-tensorised sum-product network (Peharz et al., 2018) over D real variables.
 
@@ -48,7 +49,7 @@ class RatSpn(keras.layers.Layer):
         super().__init__(dtype=dtype, **kwargs)
         if num_sums < 1:
             raise ValueError(f"expected num_sums >= 1, found {num_sums}")
-        self.graph = graph
+        self.graph, self.num_sums, self.seed = graph, num_sums, seed
         num_nodes = [num_sums] * len(graph.regions)
         for region in graph.leaves:
             num_nodes[region] = num_components
@@ -74,6 +75,22 @@ class RatSpn(keras.layers.Layer):
             for layer in (self.leaf_layer, *self.sum_layers):
                 layer.build()
         self.built = True
+
+    def get_config(self):
+        leaves = self.leaf_layer
+        return {
+            **super().get_config(),
+            "graph": self.graph.get_config(),
+            "num_components": leaves.num_components,
+            "num_sums": self.num_sums,
+            "variance_min": leaves.variance_min,
+            "variance_max": leaves.variance_max,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config({**config, "graph": RegionGraph(**config["graph"])})
 
     def log_prob(self, x, observed=None):
         """Log density [batch] of the observed variables, all others marginalised, in one pass."""

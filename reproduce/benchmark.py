@@ -85,10 +85,11 @@ def measure(case_text: str) -> None:
 
 def make_steps(training, model, config, images, noise):
     """The compiled training step, and its arguments but for the last, the number of steps."""
-    optimizer = training.Optimizer(model, config)
-    if hasattr(config, "warm_up"):
-        return training.make_train_steps(model, optimizer, config.warm_up, 255), (images, noise)
+    if hasattr(training, "LearningRate"):
+        optimizer = training.Optimizer(model, config, 1)
+        return training.make_train_steps(model, optimizer, config, 255), (images, noise)
     # As at commit 9f8b7b8: noise has an axis for models trained together, a call a first step.
+    optimizer = training.Optimizer(model, config)
     train_steps = training.make_train_steps(model, optimizer, config.batch_size, 255)
     return train_steps, (images.reshape(-1, *images.shape[2:]), noise[:, None], 0)
 
@@ -146,9 +147,9 @@ def compare(commit: str, turns: int) -> dict:
 
 def draw(growth: dict[str, list[dict]]):
     """Time of a step (logarithmic) and peak memory against batch, side and number of steps."""
-    from matplotlib.figure import Figure  # not in the processes that measure memory
+    import common  # not in the processes that measure memory
 
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = common.new_figure(9, 4.5, layout="constrained")
     panels = figure.subplots(2, len(growth), sharex="col", sharey="row")
     for (above, below), (name, results) in zip(panels.T, growth.items()):
         sizes = [result[name] for result in results]

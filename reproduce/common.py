@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+STYLE = {"font.size": 12, "axes.titlesize": 13, "figure.titlesize": 15, "lines.linewidth": 2}
+STYLE |= {"axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "image.cmap": "gray"}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}  # TrueType
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
@@ -109,6 +112,15 @@ class Distinct(argparse.Action):
             found = " ".join(map(str, each)) or "none"
             parser.error(f"argument {option_string}: expected each only once, found {found}")
         setattr(namespace, self.dest, each)
+
+
+def new_figure(width: float, height: float, **options):
+    """A Matplotlib figure of so many inches, in the style of all figures, to be read from afar."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update(STYLE)
+    return Figure(figsize=(width, height), **options)
 
 
 def save_figure(figure, path: Path) -> None:

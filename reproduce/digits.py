@@ -110,17 +110,15 @@ def mean_log_prob(model, x: np.ndarray) -> float:
 
 def draw_rows(rows: dict):
     """A figure of rows of square images, [n, side, side] or [n, side²] in [0, 1], by name."""
-    from matplotlib.figure import Figure
-
     rows = {name: images for name, images in rows.items() if len(images)}
-    figure = Figure(figsize=(10, 0.9 * len(rows)))
+    figure = common.new_figure(10, 0.9 * len(rows))
     for axes, (name, images) in zip(figure.subplots(len(rows)), rows.items()):
         side = round(np.size(images[0]) ** 0.5)
         images = np.reshape(images, [-1, side, side])
         framed = np.pad(images, [(0, 0), (1, 1), (1, 1)], constant_values=1)
         axes.imshow(np.hstack(framed), cmap="gray", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[], frame_on=False)
-        axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
 

@@ -4,7 +4,7 @@
     python reproduce/fig4_progress.py --recorded  draws the recorded run, at once
 
 Rows are test scenes with their true counts in the corner, columns training epochs; outlines are the
-boxes found, red for the first step, then green, then blue.  The first step is in front.
+boxes found, orange for the first step, then blue, then yellow.  The first step is in front.
 """
 
 import argparse
@@ -50,17 +50,15 @@ def collect(options: argparse.Namespace) -> list[Half]:
 
 def draw(halves: list[Half]):
     """A matplotlib figure."""
-    from matplotlib.figure import Figure
-
     from supair.figures import draw_scene
 
-    figure = Figure(figsize=(1.1 * (2 * len(EPOCHS) + 0.5), 1.15 * SCENES))
+    figure = common.new_figure(1.1 * (2 * len(EPOCHS) + 0.5), 1.2 * SCENES)
     for part, half in zip(figure.subfigures(1, len(halves), wspace=0.02), halves):
         part.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.9)
         axes = part.subplots(SCENES, len(EPOCHS), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
         part.suptitle(half.title, y=0.98)
         for column, row in zip(axes.T, half.rows):
-            column[0].set_title(f"t = {row['epoch']:.2g}", fontsize=9)
+            column[0].set_title(f"t = {row['epoch']:.2g}")
             for k, panel in enumerate(column):
                 boxes, z_pres = (row["examples"][name][k] for name in ("boxes", "z_pres"))
                 present = [round(chance) == 1 for chance in z_pres]

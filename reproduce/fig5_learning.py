@@ -3,9 +3,10 @@
     python reproduce/fig5_learning.py             trains what is missing of 100 runs, then draws
     python reproduce/fig5_learning.py --recorded  draws the recorded runs, all seeds, at once
 
-Lines are means over all seeds that have got to where they end, bands one standard deviation; in a
-third figure, `fig5_seeds`, every run has a line.  Marks at the right are where published curves end
-(SuPAIR's: Table 2).  Seconds count training steps alone, and compare runs of one machine only.
+Lines are means over all seeds that have got to where they end, bands one standard deviation.  Two
+more figures: in `fig5_seeds` every run has a line; `fig5_bins` is drawn as in the paper, means and
+standard deviations over runs and times together in 14 bins of time.  Marks at the right are where
+published curves end.  Seconds count training steps alone, and compare runs of one machine only.
 """
 
 import argparse
@@ -20,16 +21,18 @@ from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment
 from reproduce.train import Logs, read_logs, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
 
-# Models with their recipes, and how they are drawn.
+# Models with their recipes, and how they are drawn, in colours by Okabe and Ito.
 CURVES = {
-    ("supair", "paper"): {"color": "tab:blue"},
-    ("supair", "robust"): {"color": "tab:cyan", "linestyle": "--"},
-    ("supair_no_background", "paper"): {"color": "tab:green"},
-    ("air", "paper"): {"color": "tab:orange"},
-    ("air", "robust"): {"color": "tab:brown", "linestyle": "--"},
+    ("supair", "paper"): {"color": "#0072B2"},
+    ("supair", "robust"): {"color": "#56B4E9", "linestyle": "--"},
+    ("supair_no_background", "paper"): {"color": "#009E73"},
+    ("air", "paper"): {"color": "#D55E00"},
+    ("air", "robust"): {"color": "#E69F00", "linestyle": "--"},
 }
-FIGURES = {"fig5_learning": ("seconds",), "fig5_learning_epochs": ("epochs",)}
-FIGURES["fig5_seeds"] = ("epochs", True)
+# By file name: against what, and whether there is a line a seed, or bins.
+FIGURES = {"fig5_learning": ("seconds", ""), "fig5_learning_epochs": ("epochs", "")}
+FIGURES |= {"fig5_seeds": ("epochs", "seeds"), "fig5_bins": ("seconds", "bins")}
+BINS = 14  # (code)
 
 
 class Curve(NamedTuple):
@@ -61,17 +64,25 @@ def collect(logs: Logs) -> Curve | None:
     )
 
 
-def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, each_seed: bool = False):
-    """A matplotlib figure of curves by model, recipe and data set, `against` seconds or epochs."""
-    from matplotlib.figure import Figure
+def bin_times(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Middles of the bins of time in seconds, and of all accuracies in each mean and deviation."""
+    edges = np.linspace(0, curve.seconds[-1], BINS + 1)
+    number = np.clip(np.digitize(curve.seconds, edges, right=True) - 1, 0, BINS - 1)  # [point]
+    filled = np.unique(number)
+    of_bins = [curve.accuracy[:, number == k] for k in filled]
+    middles = (edges[filled] + edges[filled + 1]) / 2
+    return middles, np.array([x.mean() for x in of_bins]), np.array([x.std() for x in of_bins])
 
-    figure = Figure(figsize=(10, 8.4), layout="constrained")
+
+def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, how: str = ""):
+    """A matplotlib figure of curves by model, recipe and data set; see `FIGURES`."""
+    figure = common.new_figure(12, 9.5, layout="constrained")
     mark = {"marker": "<", "linestyle": "", "fillstyle": "none"}
     on_edge = {"clip_on": False, "zorder": 5, **mark}
     for number, (axes, dataset) in enumerate(zip(figure.subplots(2, 2).flat, DATASETS)):
         axes.set(title=TITLES[dataset], ylim=(-3, 103), ylabel="count accuracy, %")
         axes.set_xlabel("seconds of training" if against == "seconds" else "epochs")
-        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         for k, (model, ends) in enumerate(FIGURE_5_ENDS.items()):
             color, edge = CURVES[model, "paper"]["color"], axes.get_yaxis_transform()
             right = 1 + 0.02 * k  # beside each other, because some are the same
@@ -84,15 +95,18 @@ def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, each_se
             mean, seeds = accuracy.mean(axis=0), len(accuracy)
             deviation = accuracy.std(axis=0, ddof=1) if seeds > 1 else 0.0
             label = f"{title(model, recipe)} ({seeds} seed{'s' if seeds > 1 else ''})"
+            if how == "bins":
+                x, mean, deviation = bin_times(curve)
+                mean, deviation = 100 * mean, 100 * deviation
             axes.plot(x, mean, label=label, **style)
-            if each_seed:
+            if how == "seeds":
                 axes.plot(x, accuracy.T, color=style["color"], linewidth=0.5, alpha=0.7)
                 continue
             band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
             axes.fill_between(x, mean - deviation, mean + deviation, **band)
         axes.plot([], [], label="published end", color="gray", **mark)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}  # so that it hides nothing
-        axes.legend(**below, ncols=2, fontsize=8)
+        axes.legend(**below, ncols=2)
     return figure
 
 

@@ -5,8 +5,9 @@
     python reproduce/fig6_noise.py --pretrained  at once: SuPAIR alone, with the pretrained weights
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction;
-columns: four noisy and four grid scenes out of the test sets.  Boxes are red for the first step,
-then green, then blue; AIR's may be larger than the scene, and then run along its edge.
+columns: the same four test scenes with noise and on a grid, one of them empty.  Boxes are orange for
+the first step, then blue, then yellow; AIR's may be larger than the scene, and then run along its
+edge.
 """
 
 import argparse
@@ -40,18 +41,20 @@ def collect(options: argparse.Namespace) -> dict[str, list[Row]]:
     """The figure's rows by the titles of its halves."""
     halves = {}
     models = ("supair",) if options.pretrained else ("supair", "air")
-    for half, dataset in enumerate(DATASETS):
+    for dataset in DATASETS:
         # Multi-MNIST has the same scenes, on black.
         original, test = (load(name, options)["test"] for name in ("multi_mnist", dataset))
-        chosen = np.flatnonzero(test.counts > 0)[half * COLUMNS : (half + 1) * COLUMNS]
+        empty, others = np.flatnonzero(test.counts == 0), np.flatnonzero(test.counts > 0)
+        chosen = np.sort([empty[0], *others[: COLUMNS - 1]])
         clean, inputs = (part.read(0, chosen[-1] + 1)[chosen] for part in (original, test))
         rows, ages = [Row("original", clean, test.counts[chosen]), Row("input", inputs)], []
         for name in models:
             model, epochs = _trained(Experiment(name, dataset, "paper", options.seed), options)
             found, title = model(inputs), TITLES[name]
             boxes, present = model.boxes(found).numpy(), np.round(found.z_pres) == 1
-            rows.append(Row(f"{title}\nresult", inputs, boxes=boxes, present=present))
-            rows.append(Row(f"{title}\nreconstruction", np.asarray(model.reconstruct(inputs))))
+            pictures = {"result": inputs, "reconstruction": np.asarray(model.reconstruct(inputs))}
+            for what, images in pictures.items():
+                rows.append(Row(f"{title}\n{what}", images, boxes=boxes, present=present))
             ages.append(f"{title} {epochs:.0f}")
         halves[f"{TITLES[dataset]} (epochs: {', '.join(ages)})"] = rows
     return halves
@@ -69,17 +72,16 @@ def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, 
 
 def draw(halves: dict[str, list[Row]]):
     """A matplotlib figure."""
-    from matplotlib.figure import Figure
-
     from supair.figures import draw_scene
 
     height, width = max(map(len, halves.values())), len(halves) * COLUMNS
-    figure = Figure(figsize=(1.15 * (width + 1), 1.2 * height))
-    axes = figure.subplots(height, width, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    figure = common.new_figure(1.15 * (width + 1), 1.2 * height)
+    figure.subplots_adjust(0.08, 0.01, 0.99, 0.94, wspace=0.05, hspace=0.05)
+    axes = figure.subplots(height, width)
     for half, (title, rows) in enumerate(halves.items()):
-        axes[0, half * COLUMNS].set_title(title, loc="left", fontsize=9)
+        axes[0, half * COLUMNS].set_title(title, loc="left")
         for line, row in enumerate(rows):
-            axes[line, 0].set_ylabel(row.name, fontsize=8)
+            axes[line, 0].set_ylabel(row.name, fontsize=11)
             for k, panel in enumerate(axes[line, half * COLUMNS : (half + 1) * COLUMNS]):
                 occlude = not row.name.startswith("AIR")  # whose windows add up
                 image, count = row.images[k], row.counts[k]

@@ -24,7 +24,15 @@ RECORDED = Path(__file__).resolve().parent / "recorded"
 BOXES = "figure4_boxes.npz"
 OF_ROWS = ["seed", "epoch", "step", "train_seconds", "accuracy", "train_elbo"]
 # After these, which are of epochs, come the terms of the ELBO, as elbo_NAME.
-COLUMNS = [*OF_ROWS, "elbo", "confusion", "collapse", "mean_iou", "average_precision"]
+COLUMNS = [
+    *OF_ROWS,
+    "elbo",
+    "train_elbo_mean",
+    "confusion",
+    "collapse",
+    "mean_iou",
+    "average_precision",
+]
 _DAMAGED = OSError, ValueError, LookupError, TypeError
 
 
@@ -85,7 +93,8 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
 def _value(name: str, text: str):
     if name == "confusion":
         return [[int(count) for count in row.split()] for row in text.split("/")]
-    if name == "collapse" or (name in ("mean_iou", "average_precision") and not text):
+    may_miss = "train_elbo_mean", "mean_iou", "average_precision"
+    if name == "collapse" or (name in may_miss and not text):
         return text or None
     value = json.loads(text)
     kinds = (int,) if name in ("seed", "step") else (int, float)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from rat_spn.layers import require_full_float32
-from supair.config import AirConfig, AirWarmUp
+from supair.config import AirConfig, AirWarmUp, TrainingConfig
 from supair.geometry import crop
 from supair.inference import as_uniform
 from supair.scenes import require_side
@@ -339,7 +339,7 @@ class AIR(keras.Model):
         shape = [tf.shape(images)[0], self.config.num_steps, self.noise_size]
         return self._infer(images, tf.zeros(shape, self.compute_dtype))
 
-    def training_loss(self, images, noise, training_step, warm_up: AirWarmUp | None = None):
+    def training_loss(self, images, noise, training_step, config: TrainingConfig | None = None):
         """The loss whose gradient trains guide, decoder and baseline, and the mean ELBO.
 
         z_where and z_what are reparameterised.  The gradient by q(z_pres_t) is the score
@@ -351,7 +351,7 @@ class AIR(keras.Model):
         the end of the noise decides.  `training_step` steps have been made so far.
         """
         windows = None
-        if warm_up is not None:
+        if config and (warm_up := config.warm_up):
             windows = draw_windows(noise[:, 0, -1], training_step, warm_up, self.config.num_steps)
         evaluation = self.evaluate_elbo(images, noise, windows=windows)
         elbo, log_p, log_q = evaluation.elbo, evaluation.log_p, evaluation.log_q

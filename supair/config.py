@@ -215,6 +215,34 @@ class AirWarmUp:
 
 
 @dataclass(frozen=True)
+class Annealing:
+    """How learning rates change in a run of `epochs` epochs (ours); shares are of its steps.
+
+    A variance's logit moves by about the learning rate in a step, so at the paper's rate a black
+    background takes 60 epochs to get from its initial variance to the smallest.  So the SPNs' rates
+    rise exponentially to `factors` times their values between the shares `rise`; before, the
+    inference network has to learn what an object is.  From the share `fall_from` on all rates fall
+    linearly to `last_factor` times, because boxes have to fit better the sharper the background
+    gets; there they stay, if a run is longer.
+    """
+
+    epochs: int = 20
+    factors: Mapping[str, float] = field(default_factory=dict)  # by part of the model
+    rise: tuple[float, float] = (0.4, 0.5)
+    fall_from: float = 0.5
+    last_factor: float = 0.02
+
+    def __post_init__(self):
+        _require_integers(self, 1, "epochs")
+        for part, factor in self.factors.items():
+            require(0 < factor < LARGEST, f"a factor above 0 for {part}", factor)
+        begin, end = self.rise
+        require(0 <= begin < end <= 1, "0 <= rise from < to <= 1", self.rise)
+        require(0 <= self.fall_from < 1, "fall_from in [0, 1)", self.fall_from)
+        require(0 < self.last_factor <= 1, "last_factor in (0, 1]", self.last_factor)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """How a model is trained; the defaults are SuPAIR's in the authors' code."""
 
@@ -235,6 +263,12 @@ class TrainingConfig:
     # and the count with it; the average stands still.  None: the last weights.
     averaging: float | None = None
     warm_up: WarmUp | AirWarmUp | None = None
+    annealing: Annealing | None = None
+    # What a box must be worth in training, in background pixels (SuPAIR; ours).  As the background
+    # gets sharper a pixel that no box holds costs more, and p(N) hardly anything: second boxes pay
+    # for what the first leaves over.  So the loss, but not the bound, has so many times the log
+    # density of a background pixel added for each object, once the warm-up is over.
+    object_price: float = 0.0
 
     def __post_init__(self):
         _require_integers(self, 0, "seed", most=2**31 - 1)
@@ -244,6 +278,8 @@ class TrainingConfig:
             _require_integers(self, 1, "steps_per_epoch", most=2**20)
         for part, rate in self.learning_rates.items():
             require(0 < rate < LARGEST, f"a learning rate above 0 for {part}", rate)
+        price = self.object_price
+        require(0 <= price < LARGEST, "a finite object_price of at least 0", price)
         good = self.averaging is None or 0 <= self.averaging < LARGEST
         require(good, "averaging of at least 0 or None", self.averaging)
 

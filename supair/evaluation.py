@@ -10,6 +10,7 @@ import tensorflow as tf
 from supair import metrics
 
 EVALUATION_BATCH = 250
+TRAIN_SCENES = 10_000  # of the training scenes, whose ELBO stands beside that of the test scenes
 EXAMPLES = 10  # first test scenes whose boxes are in the log, so that Figure 4 can be drawn from it
 EVALUATION_SEED = 2**31  # noise on the test scenes, always the same; above every run's seed
 
@@ -34,18 +35,19 @@ class Evaluator:
     Args:
       scenes: has `images`, `white`, `counts` (None: not known), `boxes` and a length.
       noise_size: normal numbers a step of a scene, the model's own unless training needs more.
+      train_scenes: scenes trained on, to measure the ELBO of the first `TRAIN_SCENES` too.
     """
 
-    def __init__(self, model, scenes, compiled: bool = True, noise_size: int | None = None):
+    def __init__(
+        self, model, scenes, compiled: bool = True, noise_size: int | None = None, train_scenes=None
+    ):
         self.model, self.scenes = model, scenes
         self._noise_size = noise_size or model.noise_size
         self._batch = min(EVALUATION_BATCH, len(scenes))
-        self._starts = range(0, len(scenes), self._batch)
-        # The last batch is filled up with black scenes, which are left out of every result.
-        missing = len(self._starts) * self._batch - len(scenes)
-        images = np.pad(scenes.images[:], [(0, missing), (0, 0), (0, 0)])
-        images = images.reshape(-1, self._batch, *images.shape[1:])  # [batches, batch, B, B]
-        self._images = tf.constant(images)
+        self._images = self._batches(scenes.images[:])
+        self._train_size = min(TRAIN_SCENES, len(train_scenes or ()))
+        if train_scenes is not None:
+            self._train_images = self._batches(train_scenes.images[: self._train_size])
 
         def describe(images):
             description = model(grey(images, scenes.white))
@@ -74,12 +76,21 @@ class Evaluator:
         z_pres, boxes = found[..., 0], found[..., 1:]
         return z_pres, boxes, np.sum(np.round(z_pres) == 1, axis=1)
 
-    def _elbo_terms(self) -> np.ndarray:
-        """Every term of the ELBO, mean over the scenes, nats."""
+    def _batches(self, images: np.ndarray) -> tf.Tensor:
+        """Scenes [n, B, B] as [batches, batch, B, B].
+
+        The last batch is filled up with black scenes, which are left out of every result.
+        """
+        images = np.pad(images, [(0, -len(images) % self._batch), (0, 0), (0, 0)])
+        return tf.constant(images.reshape(-1, self._batch, *images.shape[1:]))
+
+    def _elbo_terms(self, images: tf.Tensor, number: int) -> np.ndarray:
+        """Every term of the ELBO of batches, mean over the first `number` scenes, nats."""
         shape = self._noise_size, self.model.config.num_steps
-        noise = [sample_noise(*shape, EVALUATION_SEED, k, self._batch) for k in self._starts]
-        terms = self._elbo_terms_of_all(self._images, np.stack(noise)).numpy()  # [.., term, batch]
-        terms = np.moveaxis(terms, 1, 0).reshape(terms.shape[1], -1)[:, : len(self.scenes)]
+        starts = range(0, len(images) * self._batch, self._batch)
+        noise = [sample_noise(*shape, EVALUATION_SEED, k, self._batch) for k in starts]
+        terms = self._elbo_terms_of_all(images, np.stack(noise)).numpy()  # [batches, term, batch]
+        terms = np.moveaxis(terms, 1, 0).reshape(terms.shape[1], -1)[:, :number]
         return terms.mean(axis=1, dtype=float)
 
     def quick(self, examples: bool = False) -> dict[str, Any]:
@@ -99,12 +110,15 @@ class Evaluator:
         return row
 
     def full(self) -> dict[str, Any]:
-        """Besides, the ELBO and its terms, the confusion of counts, and how well boxes fit."""
+        """Besides, the ELBO and its terms, that of training scenes (`train_elbo_mean`), the
+        confusion of counts, and how well boxes fit."""
         z_pres, boxes, counts = self._describe()
-        terms = self._elbo_terms()
+        terms = self._elbo_terms(self._images, len(self.scenes))
         row = self._quick(z_pres, boxes, counts, examples=True)
         row["elbo"] = float(terms.sum())
         row["elbo_terms"] = dict(zip(self.model.elbo_terms, map(float, terms)))
+        if self._train_size:
+            row["train_elbo_mean"] = self._elbo_terms(self._train_images, self._train_size).sum()
         num_steps, scenes = self.model.config.num_steps, self.scenes
         if scenes.counts is None:
             return {**row, "counts_found": np.bincount(counts, minlength=num_steps + 1).tolist()}

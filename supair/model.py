@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -12,9 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
-from supair.config import ConfigError, ModelConfig, SpnConfig, WarmUp
+from supair.config import (
+    ConfigError,
+    ModelConfig,
+    SpnConfig,
+    TrainingConfig,
+    model_from_settings,
+)
 from supair.geometry import SceneParts, crop, extract_patches, patch_points
 from supair.inference import InferenceNetwork, SceneDescription
+from supair.scenes import read_levels
 
 
 class Elbo(NamedTuple):
@@ -81,10 +89,13 @@ def mix_with_dropout(z_pres, keep_prob: float, weight):
     return z_pres + weight * (keep_prob * (1.0 - z_pres) - dropped)
 
 
+@keras.saving.register_keras_serializable("supair")
 class SuPAIR(keras.Model):
     """Sum-Product Attend-Infer-Repeat.
 
-    Called with images [batch, scene_size, scene_size] in [0, 1], it returns the `SceneDescription`.
+    Called with images [batch, scene_size, scene_size] (see `read_levels`), it returns the
+    `SceneDescription`, as does `predict`.  Once compiled, `fit(images)` or `fit(images, noise)`
+    trains by the paper's objective.  Scenes out of a data set must be in [0, 1].
 
     Args:
       seed: decides structures and initial weights.
@@ -107,6 +118,7 @@ class SuPAIR(keras.Model):
     ):
         super().__init__(dtype=dtype, name="supair")
         self.config, self.seed = config, seed
+        self._graphs = {"object_graph": object_graph, "background_graph": background_graph}
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(5) >> 2]
         self.inference = InferenceNetwork(config, seeds[0], dtype=dtype, name="inference")
         graph, size = object_graph, config.patch_size
@@ -118,6 +130,16 @@ class SuPAIR(keras.Model):
                 background, size, seeds[3:], "background_spn", dtype, graph
             )
         self.built = True
+
+    def get_config(self):
+        config = {"config": dataclasses.asdict(self.config), "seed": self.seed}
+        graphs = {name: graph.get_config() for name, graph in self._graphs.items() if graph}
+        return {**config, "dtype": self.compute_dtype, **graphs}
+
+    @classmethod
+    def from_config(cls, config):
+        graphs = {k: RegionGraph(**v) for k, v in config.items() if k.endswith("_graph")}
+        return cls(**{**config, "config": model_from_settings(config["config"]), **graphs})
 
     @property
     def variables_by_part(self) -> dict[str, list[keras.Variable]]:
@@ -133,19 +155,41 @@ class SuPAIR(keras.Model):
         counts = tf.range(self.config.num_steps + 1, dtype=self.compute_dtype)
         return self.config.count_log_weight - self.config.count_penalty * counts
 
-    def call(self, images) -> SceneDescription:
-        return self.inference(images)
+    def _as_scenes(self, images):
+        """Arrays as scenes; what has no values yet (data sets, tensors in a graph) as it is."""
+        if not hasattr(images, "shape") or tf.is_symbolic_tensor(images):
+            return images
+        levels, white = read_levels(images)
+        return tf.cast(tf.reshape(images, levels.shape), self.compute_dtype) / white
 
-    def training_loss(self, images, noise, training_step, warm_up: WarmUp | None = None):
+    def call(self, images) -> SceneDescription:
+        return self.inference(self._as_scenes(images))
+
+    def fit(self, x=None, *arguments, **options):
+        return super().fit(self._as_scenes(x), *arguments, **options)
+
+    def predict(self, x, *arguments, **options):
+        return super().predict(self._as_scenes(x), *arguments, **options)
+
+    def compute_loss(self, x, y=None, *_, **options):
+        """`training_loss` of images x and noise y, by default as seed and step decide."""
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        if y is None:
+            shape = [tf.shape(x)[0], self.config.num_steps, self.noise_size]
+            y = tf.random.stateless_normal(shape, [self.seed, step], dtype=x.dtype)
+        return self.training_loss(x, y, step)[0]
+
+    def training_loss(self, images, noise, training_step, config: TrainingConfig | None = None):
         """The loss whose gradient is the training step, the negative mean ELBO, and the mean ELBO.
 
-        In a warm-up the bound is that of a description with other z_pres, and the loss, but not the
-        bound, has the last step's penalty added to it, unless that step is the only one.  `images`
-        and `noise` are as in `evaluate_elbo`; `training_step` steps have been made.
+        In a warm-up the bound is that of a description with other z_pres.  The loss, but not the
+        bound, has added to it the warm-up's penalty for the last step, unless that is the only one,
+        and afterwards the price of objects.  `images` and `noise` are as in `evaluate_elbo`;
+        `training_step` steps have been made.
         """
-        steps = self.config.num_steps
-        description, penalty = self.inference(images), 0.0
-        if warm_up is not None:
+        steps, config = self.config.num_steps, config or TrainingConfig()
+        description, penalty, weight = self.inference(images), 0.0, 0.0
+        if (warm_up := config.warm_up) is not None:
             weight = tf.nn.relu(1.0 - tf.cast(training_step, images.dtype) / warm_up.steps)
             if steps > 1:
                 # Dropout keeps a last step beyond the third less often, so it costs less.
@@ -154,7 +198,12 @@ class SuPAIR(keras.Model):
                 penalty *= tf.reduce_mean(description.z_pres[:, -1])
             z_pres = mix_with_dropout(description.z_pres, warm_up.keep_prob, weight)
             description = description._replace(z_pres=z_pres)
-        elbo = tf.reduce_mean(self._evaluate(images, description, noise).elbo.total)
+        terms = self._evaluate(images, description, noise).elbo
+        elbo = tf.reduce_mean(terms.total)
+        if config.object_price:
+            of_a_pixel = tf.nn.relu(tf.reduce_mean(terms.background)) / self.config.scene_size**2
+            price = (1.0 - weight) * config.object_price * tf.stop_gradient(of_a_pixel)
+            penalty += price * tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
         return penalty - elbo, elbo
 
     def boxes(self, description: SceneDescription):

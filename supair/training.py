@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from supair.config import Convergence, TrainingConfig, TrainingError, require, resolve
 from supair.evaluation import Evaluator, grey, sample_noise
+from supair.figures import paint_boxes
 from supair.hardware import describe_machine, has_gpu
 from supair.run import MODEL_PREFIX, RunFolder, assign, is_finished
 
@@ -26,13 +27,26 @@ def steps_per_call() -> int:
     return 50 if has_gpu() else 10
 
 
-def learning_rate(config: TrainingConfig, part: str):
-    """The learning rate of a part of the model: a number, or a schedule by training step."""
-    rate, warm_up = config.learning_rates[part], config.warm_up
-    if warm_up is None or warm_up.initial_learning_rate_factor == 1:
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Of a part of the model by training step: with the factors of warm-up and annealing."""
+
+    def __init__(self, config: TrainingConfig, part: str, steps_per_epoch: int):
+        self.config, self.part, self.steps_per_epoch = config, part, steps_per_epoch
+
+    def __call__(self, step):
+        step, config = tf.cast(step, tf.float32), self.config
+        rate = tf.constant(config.learning_rates[self.part])
+        if (warm_up := config.warm_up) is not None:
+            weight = tf.nn.relu(1.0 - step / warm_up.steps)
+            rate *= 1.0 + weight * (warm_up.initial_learning_rate_factor - 1.0)
+        if (annealing := config.annealing) is not None:
+            share = step / (annealing.epochs * self.steps_per_epoch)
+            begin, end = annealing.rise
+            risen = tf.clip_by_value((share - begin) / (end - begin), 0.0, 1.0)
+            left = (1.0 - share) / (1.0 - annealing.fall_from)
+            rate *= annealing.factors.get(self.part, 1.0) ** risen
+            rate *= tf.clip_by_value(left, annealing.last_factor, 1.0)
         return rate
-    first = warm_up.initial_learning_rate_factor * rate
-    return keras.optimizers.schedules.PolynomialDecay(first, warm_up.steps, rate)
 
 
 class Optimizer:
@@ -45,7 +59,7 @@ class Optimizer:
       ConfigError: if a part of the model has no learning rate.
     """
 
-    def __init__(self, model, config: TrainingConfig):
+    def __init__(self, model, config: TrainingConfig, steps_per_epoch: int):
         parts, rates = model.variables_by_part, config.learning_rates
         require(parts.keys() <= rates.keys(), f"learning rates for {', '.join(parts)}", rates)
         self._averages, self._averaging = model.trainable_variables, config.averaging
@@ -55,7 +69,8 @@ class Optimizer:
         index = {id(variable): k for k, variable in enumerate(self._averages)}
         self._parts = {}  # Adam, and the indices of its weights
         for part, variables in parts.items():
-            adam = keras.optimizers.Adam(learning_rate(config, part), epsilon=1e-8)  # (code)
+            rate = LearningRate(config, part, steps_per_epoch)
+            adam = keras.optimizers.Adam(rate, epsilon=1e-8)  # (code)
             indices = [index[id(variable)] for variable in variables]
             adam.build([self.weights[k] for k in indices])
             self._parts[part] = adam, indices
@@ -83,7 +98,7 @@ class Optimizer:
                 average.assign_add(share * (weight - average))
 
 
-def train_step(model, optimizer: Optimizer, warm_up, images, noise):
+def train_step(model, optimizer: Optimizer, config: TrainingConfig, images, noise):
     """One step with images [batch, B, B] in [0, 1] and noise [batch, N_max, noise_size]: the ELBO,
     its gradient and Adam's update.  Returns the mean ELBO in nats."""
     step = tf.convert_to_tensor(optimizer.iterations)
@@ -92,19 +107,21 @@ def train_step(model, optimizer: Optimizer, warm_up, images, noise):
     with keras.StatelessScope(list(zip(model.trainable_variables, weights))):
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            loss, elbo = model.training_loss(images, noise, step, warm_up)
+            loss, elbo = model.training_loss(images, noise, step, config)
     optimizer.apply(tape.gradient(loss, weights))
     return elbo
 
 
-def make_train_steps(model, optimizer: Optimizer, warm_up, white: int, compiled: bool = True):
+def make_train_steps(
+    model, optimizer: Optimizer, config: TrainingConfig, white: int, compiled: bool = True
+):
     """A function (images [steps, batch, B, B], noise [steps, batch, N_max, noise_size], number) ->
     mean ELBOs [steps], which makes the first `number` of these training steps."""
 
     @tf.function(jit_compile=compiled, autograph=False)
     def train_steps(images, noise, number):
         def body(step, elbos):
-            elbo = train_step(model, optimizer, warm_up, grey(images[step], white), noise[step])
+            elbo = train_step(model, optimizer, config, grey(images[step], white), noise[step])
             return step + 1, elbos.write(step, elbo)
 
         elbos = tf.TensorArray(tf.float32, size=noise.shape[0], element_shape=[])
@@ -149,13 +166,20 @@ def tensorflow_errors(directory: Path):
         raise TrainingError(f"{directory}: {reason}{hint}") from None
 
 
-def write_summaries(writer, rows: list[dict[str, Any]]) -> None:
-    """For TensorBoard."""
+def write_summaries(writer, rows: list[dict[str, Any]], scenes) -> None:
+    """For TensorBoard: numbers and, at the last row, the boxes in the first test scenes."""
     with writer.as_default():
         for row in rows:
-            for name in ("train_elbo", "accuracy", "elbo", "mean_iou", "average_precision"):
-                if row.get(name) is not None:
-                    tf.summary.scalar(name, row[name], step=row["step"])
+            terms = {f"elbo_terms/{k}": term for k, term in row.get("elbo_terms", {}).items()}
+            for name, value in (row | terms).items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value, step=row["step"])
+        examples = rows[-1]["examples"]
+        present = np.round(examples["z_pres"]) == 1  # [scene, step]
+        images = scenes.images[: len(present)] / scenes.white
+        found = zip(images, examples["boxes"], present)
+        painted = np.hstack([paint_boxes(*of_scene) for of_scene in found])
+        tf.summary.image("test_scenes", painted[np.newaxis], step=rows[-1]["step"])
     writer.flush()
 
 
@@ -165,7 +189,7 @@ def make_step_runner(
     """A function (step, order [steps, batch]) -> mean ELBOs [steps] and seconds, which makes the
     run's training steps from `step` on with these of the scenes, and has been compiled."""
     images = tf.constant(scenes.images[:])
-    train_steps = make_train_steps(model, optimizer, config.warm_up, scenes.white, compiled)
+    train_steps = make_train_steps(model, optimizer, config, scenes.white, compiled)
 
     def make_steps(step: int, order: np.ndarray) -> tuple[np.ndarray, float]:
         steps = range(step, step + steps_per_call())  # those beyond the order's length are not made
@@ -257,7 +281,7 @@ def train(
     identity = identity or {"data": getattr(train_scenes, "checksum", None)}
     configuration = resolve(type(model).__name__, model.config, config, identity)
     with RunFolder(directory, configuration, lock_timeout) as run:
-        optimizer = Optimizer(model, config)
+        optimizer = Optimizer(model, config, steps_per_epoch)
         state = {MODEL_PREFIX + variable.path: variable for variable in model.variables}
         state |= optimizer.named_variables()
         if checkpoint := run.restore():
@@ -284,7 +308,7 @@ def train(
             make_steps = make_step_runner(
                 model, optimizer, train_scenes, config, noise_size, compiled
             )
-            evaluator = Evaluator(model, scenes["test"], compiled, noise_size)
+            evaluator = Evaluator(model, scenes["test"], compiled, noise_size, train_scenes)
             writer = tf.summary.create_file_writer(os.fsencode(run.directory / "tensorboard"))
             while not is_finished(run.rows, epochs, convergence):
                 order = epoch_order(config, len(train_scenes), done["step"] // steps_per_epoch)
@@ -295,11 +319,9 @@ def train(
                 rows[-1]["provenance"] = {**machine, **(provenance or {})}
                 run.save(rows, tensors)
                 whole.update(tensors)
-                write_summaries(writer, rows)
-                ends, collapse = (
-                    is_finished(run.rows, epochs, convergence),
-                    rows[-1].get("collapse"),
-                )
+                write_summaries(writer, rows, scenes["test"])
+                ends = is_finished(run.rows, epochs, convergence)
+                collapse = rows[-1].get("collapse")
                 if collapse and (ends or collapse != done.get("collapse")):
                     what = f"collapsed, {collapse}, at {'its end, ' * ends}step {rows[-1]['step']}"
                     remedy = "another seed" if config.warm_up else "another seed or a warm-up"

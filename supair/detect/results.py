@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.colors import to_hex
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
@@ -143,7 +142,7 @@ def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
     for box, step in zip(found.boxes, found.step):
         left, top = zoom * box[:2]
         right, bottom = zoom * (box[:2] + box[2:]) - 1
-        colour = to_hex(STEP_COLORS[step % len(STEP_COLORS)])
+        colour = STEP_COLORS[step % len(STEP_COLORS)]
         corners = [left, top, max(left, right), max(top, bottom)]
         pen.rectangle(corners, outline=colour, width=max(2, longer // 200))
     style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2}

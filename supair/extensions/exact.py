@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import tensorflow as tf
 
 from supair.geometry import SceneParts, at_most_one, extract_patches
@@ -9,6 +10,7 @@ from supair.inference import as_uniform
 from supair.model import SuPAIR
 
 
+@keras.saving.register_keras_serializable("supair")
 class ExactSuPAIR(SuPAIR):
     """SuPAIR whose patches hold only what scene pixels fall on, each of them once.
 

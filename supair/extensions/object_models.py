@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -28,6 +29,7 @@ class _SeveralSpns(SuPAIR):
         return {**super().variables_by_part, "object": variables}
 
 
+@keras.saving.register_keras_serializable("supair")
 class PerStepSuPAIR(_SeveralSpns):
     """SuPAIR with an object SPN for each step."""
 
@@ -46,6 +48,7 @@ class PerStepSuPAIR(_SeveralSpns):
         return tf.stack([explain(*step) for step in zip(self.object_spns, *by_step, seeds)])
 
 
+@keras.saving.register_keras_serializable("supair")
 class MixtureSuPAIR(_SeveralSpns):
     """SuPAIR whose objects are of `object_classes` classes, each with an SPN.
 
@@ -57,6 +60,9 @@ class MixtureSuPAIR(_SeveralSpns):
     ):
         super().__init__(config, seed, object_classes, dtype)
         self.class_logits = self.add_weight([object_classes], "zeros", name="class_logits")
+
+    def get_config(self):
+        return {**super().get_config(), "object_classes": len(self.object_spns)}
 
     @property
     def variables_by_part(self):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from supair.air import AIR, draw_windows, sample_at, scene_points, window_points
-from supair.config import AirConfig, AirWarmUp
+from supair.config import AirConfig, AirWarmUp, TrainingConfig
 
 TINY = AirConfig(8, 5, 2, lstm_units=4, hidden_units=6, head_units=3, what_size=2, count_ratio=0.4)
 BATCH = 3
@@ -229,7 +229,7 @@ def test_warm_up_trains_some_scenes_with_fewer_windows():
 
 def test_with_fewer_windows_the_steps_beyond_do_not_count():
     """Nothing is decided, found or expected there; after the warm-up the loss is as without."""
-    model, warm_up = AIR(TINY, seed=1, dtype="float64"), AirWarmUp(1.0, steps=10)
+    model, config = AIR(TINY, seed=1, dtype="float64"), TrainingConfig(warm_up=AirWarmUp(1.0, 10))
     noise = np.concatenate([BOTH, np.zeros([BATCH, 2, 1])], axis=-1)
     one, both = (model.evaluate_elbo(IMAGES, noise) for noise in (ONE, BOTH))
     of_one = one.elbo.total - (one.log_p.z_pres - one.log_q.z_pres)[:, 1]
@@ -238,8 +238,8 @@ def test_with_fewer_windows_the_steps_beyond_do_not_count():
     assert not np.any(np.asarray(warm.baseline)[:, 1])
     assert not np.any(np.asarray(warm.description.z_pres)[:, 1])
     for step, expected in ((0, of_one), (10, both.elbo.total)):
-        elbo = model.training_loss(IMAGES, noise, step, warm_up)[1]
+        elbo = model.training_loss(IMAGES, noise, step, config)[1]
         assert float(elbo) == pytest.approx(np.mean(expected), rel=1e-12)
-    after = model.training_loss(IMAGES, noise, 10, warm_up)
+    after = model.training_loss(IMAGES, noise, 10, config)
     without = model.training_loss(IMAGES, BOTH, 10)
     np.testing.assert_allclose(after, without, rtol=1e-12)

@@ -9,7 +9,15 @@ import tensorflow as tf
 import tiny
 
 from supair.air import AIR
-from supair.config import AirConfig, ConfigError, ModelConfig, WarmUp, background_spn, object_spn
+from supair.config import (
+    AirConfig,
+    ConfigError,
+    ModelConfig,
+    TrainingConfig,
+    WarmUp,
+    background_spn,
+    object_spn,
+)
 from supair.extensions.exact import ExactSuPAIR
 from supair.extensions.object_models import MixtureSuPAIR, PerStepSuPAIR
 from supair.inference import SceneDescription
@@ -81,6 +89,7 @@ def test_warm_up_mixes_z_pres_with_dropout_and_keeps_it_from_certainty():
     """The loss by hand from a description with other z_pres; afterwards it is the paper's."""
     model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3), seed=1)
     warm_up = WarmUp(keep_prob=0.3, last_step_penalty=25.0, steps=10)
+    config = TrainingConfig(warm_up=warm_up)
     images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 3, 4], np.float32)
     paper = model.evaluate_elbo(images, noise)
     first, second, last = np.transpose(paper.description.z_pres.numpy().astype(float))
@@ -88,11 +97,26 @@ def test_warm_up_mixes_z_pres_with_dropout_and_keeps_it_from_certainty():
         kept = 1 - (1 - first) * (1 - 0.3 * weight)  # unless z_pres and dropout both leave it out
         mixed = (1 - weight) * second + weight * 0.3
         bound = oracles.elbo(paper, np.stack([kept, mixed, (1 - weight) * last], axis=1)).mean()
-        loss, elbo = model.training_loss(images, noise, step, warm_up)
+        loss, elbo = model.training_loss(images, noise, step, config)
         assert float(elbo) == pytest.approx(bound, rel=1e-4)
         assert float(loss) == pytest.approx(25 * weight * last.mean() - bound, rel=1e-4)
     plain = model.training_loss(images, noise, 0)
-    np.testing.assert_allclose(plain, model.training_loss(images, noise, 10, warm_up), rtol=1e-6)
+    np.testing.assert_allclose(plain, model.training_loss(images, noise, 10, config), rtol=1e-6)
+
+
+def test_the_price_of_an_object_is_so_many_background_pixels_once_the_warm_up_is_over():
+    model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=3), seed=1)
+    images, noise = tf.constant(tiny.scenes(8).read(0, 8)), np.zeros([8, 3, 4], np.float32)
+    config = TrainingConfig(warm_up=WarmUp(last_step_penalty=0.0, steps=10), object_price=7.0)
+    paper = model.evaluate_elbo(images, noise)
+    of_a_pixel = float(np.mean(paper.elbo.background)) / 12**2
+    number = float(np.mean(np.sum(paper.description.at_least, axis=1)))
+    assert of_a_pixel > 0
+    loss, elbo = model.training_loss(images, noise, 10, config)
+    assert float(elbo) == pytest.approx(np.mean(paper.elbo.total), rel=1e-5)
+    assert float(loss + elbo) == pytest.approx(7.0 * of_a_pixel * number, rel=1e-3)
+    loss, elbo = model.training_loss(images, noise, 0, config)
+    assert float(loss) == pytest.approx(-float(elbo), rel=1e-6)
 
 
 LAST_STEPS = [([0.6], 0.0), ([0.6, 0.1], 1.0), ([0.6, 0.3, 0.1], 1.0), ([0.6, 0.3, 0.3, 0.1], 0.25)]
@@ -105,7 +129,8 @@ def test_a_last_step_that_is_not_the_first_is_dropped_and_penalised(seen, share)
     np.testing.assert_allclose(mix_with_dropout(z_pres, 0.25, 0.8), [seen, seen], rtol=1e-6)
     model = SuPAIR(dataclasses.replace(tiny.MODEL, num_steps=len(seen)), seed=1)
     images, noise = tiny.scenes(8).read(0, 8), np.zeros([8, len(seen), 4], np.float32)
-    loss, elbo = model.training_loss(images, noise, 0, WarmUp(0.25, 40.0))
+    config = TrainingConfig(warm_up=WarmUp(0.25, 40.0))
+    loss, elbo = model.training_loss(images, noise, 0, config)
     penalty = 40.0 * share * float(np.mean(model(images).z_pres[:, -1]))
     assert float(loss + elbo) == pytest.approx(penalty, abs=1e-5 * abs(float(loss)))
 

@@ -8,13 +8,15 @@ from supair.scenes import InMemoryScenes
 
 GREY = np.linspace(0, 1, 18).reshape(2, 3, 3)
 READABLE = [GREY.astype(kind) for kind in ("float16", "float32", "float64")]
-READABLE += [np.round(255 * GREY).astype(np.uint8), np.ones([1, 1, 1])]
+READABLE += [np.round(255 * GREY).astype(kind) for kind in ("uint8", "float32", "int64")]
+READABLE += [GREY > 0.5, np.ones([1, 1, 1])]
 NO_BOXES = np.zeros([2, 1, 4])
 WRONG = {
     "side": [np.zeros([2, 3, 4])],
     "channels": [np.zeros([2, 3, 3, 3])],
     "empty": [np.zeros([0, 3, 3])],
-    "integers": [np.zeros([2, 3, 3], int)],
+    "ragged": [[GREY[0], GREY[1, :2]]],
+    "16 bits": [np.full([2, 3, 3], 65535, np.uint16)],
     "text": [np.full([2, 3, 3], "0")],
     "dark": [GREY - 0.1],
     "bright": [GREY + 0.1],
@@ -22,8 +24,12 @@ WRONG = {
     "too few counts": [GREY, [1]],
     "half an object": [GREY, [1, 0.5]],
     "negative count": [GREY, [1, -1]],
+    "ragged counts": [GREY, [[1], [1, 2]]],
     "too few boxes": [GREY, [2, 0], NO_BOXES],
     "half a box": [GREY, [1, 0], NO_BOXES[..., :2]],
+    "ragged boxes": [GREY, [1, 0], [[[0, 0, 1, 1]], []]],
+    "nan in a box": [GREY, [1, 0], NO_BOXES + [1, np.nan, 1, 1]],
+    "box of no width": [GREY, [1, 0], NO_BOXES + [1, 1, 0, 1]],
 }
 
 

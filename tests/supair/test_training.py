@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from supair import ConfigError, Convergence, TrainingError, WarmUp, training
-from supair.config import AIR_RECIPES, AirConfig, AirWarmUp
+from supair.config import AIR_RECIPES, AirConfig, AirWarmUp, Annealing
 from supair.evaluation import sample_noise
 from supair.model import SuPAIR
 from supair.run import read_rows
@@ -192,8 +192,9 @@ def test_the_compiled_step_equals_the_uncompiled_one(undisturbed, tmp_path):
 
 def test_one_step_is_adam_on_the_negative_mean_elbo():
     """By hand, with m and v at zero, after the warm-up's last step."""
-    model, scenes, warm_up = SuPAIR(tiny.MODEL, 3), tiny.scenes(), WarmUp(steps=4)
-    optimizer = Optimizer(model, NO_AVERAGES)
+    model, scenes = SuPAIR(tiny.MODEL, 3), tiny.scenes()
+    config = dataclasses.replace(NO_AVERAGES, warm_up=WarmUp(steps=4))
+    optimizer = Optimizer(model, config, 5)
     for adam, _ in optimizer._parts.values():
         adam.iterations.assign(4)
     before = [variable.numpy() for variable in model.trainable_variables]
@@ -201,7 +202,7 @@ def test_one_step_is_adam_on_the_negative_mean_elbo():
     with tf.GradientTape() as tape:
         loss = -tf.reduce_mean(model.evaluate_elbo(scenes.read(0, 8), noise).elbo.total)
     gradients = tape.gradient(loss, model.trainable_variables)
-    steps = make_train_steps(model, optimizer, warm_up, scenes.white, compiled=False)
+    steps = make_train_steps(model, optimizer, config, scenes.white, compiled=False)
     found = steps(tf.constant(images), np.stack([noise] * 2), tf.constant(1)).numpy()
     assert found[0] == pytest.approx(-float(loss), rel=1e-5)
     for variable, old, gradient in zip(model.trainable_variables, before, gradients):
@@ -219,7 +220,7 @@ def test_every_part_has_its_learning_rate_and_falls_to_it_in_a_warm_up():
     warm_up = WarmUp(initial_learning_rate_factor=3.0, steps=4)
     config = dataclasses.replace(NO_AVERAGES, learning_rates=rates, warm_up=warm_up)
     model = SuPAIR(tiny.MODEL, 3)
-    optimizer, found = Optimizer(model, config), []
+    optimizer, found = Optimizer(model, config, 5), []
     for _ in range(6):
         before = {part: variables[0].numpy() for part, variables in model.variables_by_part.items()}
         optimizer.apply([tf.ones_like(variable) for variable in model.trainable_variables])
@@ -228,7 +229,22 @@ def test_every_part_has_its_learning_rate_and_falls_to_it_in_a_warm_up():
     expected = np.repeat([[3.0], [2.5], [2.0], [1.5], [1.0], [1.0]], 3, axis=1)
     np.testing.assert_allclose(found, expected, rtol=2e-3)
     with pytest.raises(ConfigError, match="background"):
-        Optimizer(model, dataclasses.replace(config, learning_rates={"inference": 1, "object": 1}))
+        few = {"inference": 1, "object": 1}
+        Optimizer(model, dataclasses.replace(config, learning_rates=few), 5)
+
+
+def test_annealing_raises_the_rates_of_the_spns_and_lowers_all_at_the_end():
+    annealing = Annealing(2, {"object": 4.0}, rise=(0.25, 0.5), fall_from=0.5, last_factor=0.1)
+    config = dataclasses.replace(NO_AVERAGES, learning_rates={"inference": 0.5, "object": 2.0})
+    config = dataclasses.replace(config, annealing=annealing)
+    steps = [0, 2, 3, 4, 6, 8, 9]  # of eight in two epochs
+    expected = {
+        "inference": [0.5, 0.5, 0.5, 0.5, 0.25, 0.05, 0.05],
+        "object": [2.0, 2.0, 4.0, 8.0, 4.0, 0.8, 0.8],
+    }
+    for part, rates in expected.items():
+        rate = training.LearningRate(config, part, steps_per_epoch=4)
+        np.testing.assert_allclose([rate(step) for step in steps], rates, rtol=1e-5)
 
 
 @pytest.mark.parametrize("eta", [0.0, 2.0])
@@ -237,8 +253,9 @@ def test_the_models_weights_are_averages_of_those_that_adam_moves(eta):
     scenes, moved = tiny.scenes(), []
     for averaging in (None, eta):
         model = SuPAIR(tiny.MODEL, 3)
-        optimizer = Optimizer(model, dataclasses.replace(tiny.TRAINING, averaging=averaging))
-        steps = make_train_steps(model, optimizer, None, scenes.white, compiled=False)
+        config = dataclasses.replace(tiny.TRAINING, averaging=averaging, warm_up=None)
+        optimizer = Optimizer(model, config, 5)
+        steps = make_train_steps(model, optimizer, config, scenes.white, compiled=False)
         for step in range(4):
             images = tf.constant(scenes.images[step * 8 : step * 8 + 8][np.newaxis])
             steps(images, sample_noise(4, 2, 3, step, 8)[np.newaxis], tf.constant(1))

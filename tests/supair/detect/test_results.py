@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from PIL import Image
+from PIL import Image, ImageColor
 
 from supair.config import ConfigError
 from supair.detect.images import Images, Preparation
 from supair.detect.results import Detection, check_output, detect, draw_overlay, write_results
+from supair.figures import STEP_COLORS
 from supair.inference import SceneDescription
 
 SQUARES = tiny.scenes(60)
@@ -103,6 +104,6 @@ def test_overlays_outline_the_boxes_in_the_colour_of_their_step():
     found = Detection(np.array([[2.0, 3.0, 4.0, 5.0]]), np.array([0.9]), np.array([1]))
     overlay = np.asarray(draw_overlay(np.zeros([10, 12]), found))
     assert overlay.shape == (250, 300, 3)
-    green = (overlay == (0x2C, 0xA0, 0x2C)).all(axis=2)  # the second step's
-    rows, columns = np.flatnonzero(green.any(axis=1)), np.flatnonzero(green.any(axis=0))
+    second = (overlay == ImageColor.getrgb(STEP_COLORS[1])).all(axis=2)
+    rows, columns = np.flatnonzero(second.any(axis=1)), np.flatnonzero(second.any(axis=0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (75, 199, 50, 149)
