@@ -1,6 +1,5 @@
 """What is tried, case by case: disturbances and damages of `harness`, hostile files, odd machines."""
 
-import functools
 import os
 import re
 import resource
@@ -68,62 +67,62 @@ def prepare(folder: Path) -> None:
         Image.fromarray(PIXELS).save(folder / "pictures" / f"a.{kind}")
 
 
-def set_key(key: str, value: str, path: Path) -> None:
+def set_key(path: Path, key: str, value: str) -> None:
     path.write_text(re.sub(f'"{key}": [^,\n]+', f'"{key}": {value}', path.read_text()))
 
 
-def fill_weights(value: float, path: Path) -> None:
+def fill_weights(path: Path, value: float) -> None:
     about = run.read_configuration(path.parent)
     tensors = {name: 0 * x + np.float64(value) for name, x in run._parse(path, about)[1].items()}
     path.write_bytes(run._serialise(tensors, configuration_sha256=run._sha256(about)))
 
 
-def put_images(make: Callable[[h5py.Group], Any], path: Path) -> None:
+def put_images(path: Path, make: Callable[[h5py.Group], Any]) -> None:
     with h5py.File(path, "r+") as file:
         del file["train/images"]
         make(file["train"])
 
 
-def pack_digits(number: int, size: int, path: Path) -> None:
+def pack_digits(path: Path, number: int, size: int) -> None:
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({number}, 28, 28), }}".ljust(117)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name in ("x_train.npy", "x_test.npy"):
             file.writestr(name, b"\x93NUMPY\x01\x00v\x00" + header.encode() + b"\n" + bytes(size))
 
 
-PIXELS = np.random.default_rng(0).integers(0, 255, [40, 40], np.uint8)
-SHAPE, HUGE, PASSWORDS = (1000, 50, 50), (4_000_000, 50, 50), [("/etc/passwd", 0, 2_500_000)]
-TENSOR = b'{"a":{"dtype":"F32","shape":[2500000000],"data_offsets":[0,10000000000]}}'
-SETTINGS = "num_steps 1000000000,scene_size 10000,lstm_units 10000,depth 1000000000,num_sums 10000,"
-SETTINGS += "variance_max 1e300,count_penalty NaN,overlap_rate Infinity,seed 1" + 40 * "0"
-CHANGES = {
-    "model/config.json": [
-        functools.partial(set_key, *text.split()) for text in SETTINGS.split(",")
-    ],
-    "model/weights.safetensors": [
-        *(functools.partial(fill_weights, value) for value in (1e300, np.nan, np.inf)),
-        lambda path: path.write_bytes((2**60).to_bytes(8, "little") + TENSOR),
-        lambda path: path.write_bytes(len(TENSOR).to_bytes(8, "little") + TENSOR),
-    ],
-    "scenes.h5": [
-        functools.partial(put_images, make)
-        for make in (
-            lambda part: part.update(images=h5py.ExternalLink("other.h5", "/images")),
-            lambda part: part.create_virtual_dataset("images", h5py.VirtualLayout(SHAPE, "u1")),
-            lambda part: part.create_dataset("images", SHAPE, "u1", external=PASSWORDS),
-            lambda part: part.create_dataset("images", HUGE, "u1"),
-            lambda part: part.create_dataset("images", HUGE, "u1", chunks=(1, 50, 50)),
+def all_hostile() -> Iterator[tuple[str, str, Callable[[Path], Any]]]:
+    """A file of `prepare`, what becomes of it, and how."""
+    yield from ((place, kind, make) for place in USES for kind, make in KINDS.items())
+    sizes = "num_steps 1000000000,scene_size 10000,lstm_units 10000,depth 1000000000,num_sums 10000"
+    for text in f"{sizes},variance_max 1e300,count_penalty NaN,seed 1{40 * '0'}".split(","):
+        yield "model/config.json", text, lambda path, text=text: set_key(path, *text.split())
+    for x in (1e300, np.nan, np.inf):
+        yield "model/weights.safetensors", f"{x}", lambda path, x=x: fill_weights(path, x)
+    tensor = b'{"a":{"dtype":"F32","shape":[2500000000],"data_offsets":[0,10000000000]}}'
+    for n in (len(tensor), 2**60):  # the header's size
+        start = n.to_bytes(8, "little")
+        yield (
+            "model/weights.safetensors",
+            f"{n}",
+            lambda p, start=start: p.write_bytes(start + tensor),
         )
-    ],
-    "mnist.npz": [
-        functools.partial(pack_digits, *sizes)
-        for sizes in ((13_000_000, 100), (13 * 10**9, 100), (400_000, 28 * 28 * 400_000))
-    ],
-}
-HOSTILE = [(place, kind, make) for place in USES for kind, make in KINDS.items()]
-HOSTILE += [
-    (place, number, make) for place in CHANGES for number, make in enumerate(CHANGES[place])
-]
+    for n, size in ((13_000_000, 100), (13 * 10**9, 100), (400_000, 28 * 28 * 400_000)):
+        yield "mnist.npz", f"{n} digits", lambda path, n=n, size=size: pack_digits(path, n, size)
+    shape, huge = (1000, 50, 50), (4_000_000, 50, 50)
+    for text, make in {
+        "link": lambda part: part.update(images=h5py.ExternalLink("other.h5", "/images")),
+        "virtual": lambda p: p.create_virtual_dataset("images", h5py.VirtualLayout(shape, "u1")),
+        "a system file": lambda part: part.create_dataset(
+            "images", shape, "u1", external=[("/etc/passwd", 0, 2_500_000)]
+        ),
+        "10 GB": lambda part: part.create_dataset("images", huge, "u1"),
+        "10 GB in chunks": lambda p: p.create_dataset("images", huge, "u1", chunks=(1, 50, 50)),
+    }.items():
+        yield "scenes.h5", text, lambda path, make=make: put_images(path, make)
+
+
+HOSTILE = list(all_hostile())
+PIXELS = np.random.default_rng(0).integers(0, 255, [40, 40], np.uint8)
 
 
 def use(place: str, folder: Path) -> None:
@@ -226,7 +225,6 @@ CASES = [
     Case("kill_sweeps", KILL, "all processes end, " + SAME, (h.kill_sweeps,), 0, 4),
     Case("signals", STOP, CODE, (TRAIN, h.send_signal), 3, 18),
     Case("signals_to_command", STOP, CODE, (h.COMMAND, h.send_signal), 0, 6),
-    Case("suspended", STOP, "that time does not count", (TRAIN, h.suspend), 0, 4),
     Case("full_disk", ODDITY, LINE, (TRAIN, h.fill_disk), 2, 12),
     Case("full_disk_data", ODDITY, LINE, (DATA, h.fill_disk), 1, 6),
     Case("read_only", ODDITY, LINE, (TRAIN, h.write_protect), 1, 4),
@@ -236,8 +234,8 @@ CASES = [
     Case("same_data", ODDITY, SAME, (DATA, h.do_thrice), 1, 4),
     Case("copied_run", ODDITY, SAME, (TRAIN, h.copy), 1, 4),
     Case("variables_and_shells", ODDITY, SAME, (odd,), 2, len(ODD)),
-    Case("damaged_run", DAMAGE, TRUE, (h.damaged, h.damage_run), 40, 120),
+    Case("damaged_run", DAMAGE, TRUE, (h.damaged, h.damage_run), 30, 120),
     Case("damaged_data", DAMAGE, TRUE, (h.damaged, h.damage_data), 20, 60),
-    Case("damaged_others", DAMAGE, FORM, (h.damaged, damage_others), 50, 120),
+    Case("damaged_others", DAMAGE, FORM, (h.damaged, damage_others), 30, 120),
     Case("hostile_files", "hostile files", "one line names them", (hostile,), 8, len(HOSTILE)),
 ]

@@ -307,18 +307,6 @@ def vanish(work: Work, folder: Path, rng: Random, index: int) -> str:
     return outcome
 
 
-def suspend(work: Work, folder: Path, rng: Random, index: int) -> str:
-    child = Child(work.do, folder)
-    child.wait_for((folder / "config.json").exists)
-    time.sleep(rng.uniform(0, 0.8 * undisturbed(work)[1]))
-    for signum, seconds in ((signal.SIGSTOP, 10), (signal.SIGCONT, 0)):
-        os.kill(child.process.pid, signum)
-        time.sleep(seconds)
-    child.expect("done")
-    assert read_rows(folder)[-1]["train_seconds"] < 9
-    return f"{sum('seconds_left_out' in row for row in read_rows(folder))} epochs say so"
-
-
 def do_thrice(work: Work, folder: Path, rng: Random, index: int) -> str:
     for child in [Child(work.do, folder) for _ in range(3)]:
         child.expect("done")
