@@ -6,7 +6,6 @@ import csv
 import functools
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -50,6 +49,8 @@ def draw_letters(rng: np.random.Generator) -> tuple[Image.Image, int]:
 @functools.cache
 def load_font(name: str, height: int) -> ImageFont.FreeTypeFont:
     """One of the fonts that Matplotlib brings along."""
+    import matplotlib  # takes long
+
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
     return ImageFont.truetype(str(path), height)
 

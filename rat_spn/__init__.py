@@ -23,14 +23,22 @@ TensorShape([1])
 True
 """
 
-from rat_spn.region_graph import (
+import os
+import sys
+
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever it or keras.json says
+elif (backend := sys.modules["keras"].config.backend()) != "tensorflow":
+    raise ImportError(f"rat_spn needs Keras with TensorFlow, not {backend}; import rat_spn first")
+
+from rat_spn.region_graph import (  # noqa: E402
     Partition,
     RegionGraph,
     RegionGraphError,
     poon_domingos_region_graph,
     random_region_graph,
 )
-from rat_spn.spn import RatSpn
+from rat_spn.spn import RatSpn  # noqa: E402
 
 __all__ = [
     "Partition",

@@ -171,6 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     common.add_json(parser, "the numbers", "matmul_gflops")
     common.add_output(parser)
     options = parser.parse_args(argv)
+    found = ["git", "-C", str(ROOT), "cat-file", "-e", f"{options.against}^{{commit}}"]
+    if options.against and subprocess.run(found, stderr=subprocess.DEVNULL).returncode:
+        parser.error(f"argument --against: expected a commit, found {options.against}")
+    if not options.against:
+        print("About half an hour; at once: recorded/benchmark.json and figures/growth.png")
     from supair.hardware import describe_machine
 
     content = {"machine": describe_machine(), "commit": common.commit()}

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,18 +27,23 @@ from supair.run import read_whole, write_whole  # noqa: E402
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    style = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=description, formatter_class=style)
+    style, name = argparse.RawDescriptionHelpFormatter, f"python reproduce/{Path(sys.argv[0]).name}"
+    return argparse.ArgumentParser(name, description=description, formatter_class=style)
 
 
 def add_mnist(options: argparse.ArgumentParser) -> None:
-    options.add_argument("--mnist", type=Path, default=ROOT / "data/mnist.npz", metavar="FILE")
+    where = {"type": Path, "default": ROOT / "data/mnist.npz", "metavar": "FILE"}
+    options.add_argument("--mnist", help="the digits (default: data/mnist.npz)", **where)
 
 
 def add_places(options: argparse.ArgumentParser) -> None:
     """The options that say where files are."""
-    options.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR")
-    options.add_argument("--data", type=Path, default=ROOT / "data/generated", metavar="DIR")
+    for name, default, what in (
+        ("runs", "runs", "where runs are"),
+        ("data", "data/generated", "where data sets are, made at first"),
+    ):
+        where = {"type": Path, "default": ROOT / default, "metavar": "DIR"}
+        options.add_argument(f"--{name}", help=f"{what} (default: {default})", **where)
     add_mnist(options)
 
 
@@ -47,7 +53,7 @@ def add_training(options: argparse.ArgumentParser, recorded: bool = False) -> No
         options.add_argument("--recorded", action="store_true", help="use the recorded runs alone")
     options.add_argument("--no-train", action="store_true", help="use the runs that there are")
     where = "many runs at once, on a Dask cluster or here; needs the extra 'cluster'"
-    options.add_argument("--dask", metavar="ADDRESS|local", help=where)
+    options.add_argument("--dask", type=dask_address, metavar="ADDRESS|local", help=where)
     threads = "processor threads of a run (default: all; with --dask local its share)"
     options.add_argument("--threads", type=positive, metavar="N", help=threads)
     options.add_argument("--no-xla", action="store_true", help="do not compile with XLA (slower)")
@@ -60,7 +66,8 @@ def add_seeds(options: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_output(options: argparse.ArgumentParser) -> None:
-    options.add_argument("--output", type=Path, default=ROOT / "figures", metavar="DIR")
+    where = {"type": Path, "default": ROOT / "figures", "metavar": "DIR"}
+    options.add_argument("--output", help="for the figures (default: figures)", **where)
 
 
 def add_json(options: argparse.ArgumentParser, what: str, key: str) -> None:
@@ -85,6 +92,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
     return int(text)
+
+
+def dask_address(text: str) -> str:
+    """Where a Dask scheduler is, or "local", for argparse."""
+    if not re.fullmatch(r"local|(\w+://)?[^/\s]+:\d+", text):
+        expected = "local, or an address such as tcp://HOST:8786"
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text}")
+    return text
 
 
 def seed(text: str) -> int:

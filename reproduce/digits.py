@@ -130,6 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     common.add_output(parser)
     options = parser.parse_args(argv)
     seed, rng = options.seed, np.random.default_rng(options.seed)
+    print("About 8 minutes; at once: recorded/digits.json and figures/digits.png in reproduce/")
     parts = [digits.reshape(-1, PIXELS) for digits in load_mnist(options.mnist).values()]
     train, test = [(part + rng.random(part.shape, np.float32)) / np.float32(256) for part in parts]
     models = {name: fit_spn(name, train, EPOCHS, seed) for name in SPNS}

@@ -45,7 +45,7 @@ _AIR = {
 }
 MODELS = {
     "supair": Model("SuPAIR"),
-    "supair_no_background": Model("SuPAIR w/o bg", _PAPER, {"background": None}),
+    "supair_no_background": Model("SuPAIR w/o bg", changes={"background": None}),
     "supair_poon_domingos": Model("SuPAIR, Poon-Domingos", _PAPER, _RECTANGLES),
     "supair_exact": Model("SuPAIR, exact", class_name="extensions.exact.ExactSuPAIR"),
     "supair_per_step": Model("SuPAIR, SPN per step", _PAPER, class_name=_PER_STEP),

@@ -8,6 +8,7 @@ boxes found, orange for the first step, then blue, then yellow.  The first step 
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import common
@@ -28,23 +29,24 @@ class Half(NamedTuple):
     title: str
     images: Any  # [scene, B, B] in [0, 1]
     counts: Any  # [scene]
-    rows: list[dict[str, Any]]  # of the log, "epoch" and "examples", for each of `EPOCHS`
+    rows: list[dict[str, Any]]  # of the log, "epoch" and "examples", for each epoch
 
 
-def collect(options: argparse.Namespace) -> list[Half]:
+def collect(
+    options: argparse.Namespace, runs: Sequence[Experiment], epochs: Sequence[float] = ()
+) -> list[Half]:
     """The figure's content; TrainingError if a run has no boxes near one of the epochs."""
     halves = []
-    for dataset in DATASETS:
-        run = Experiment("supair", dataset, "paper", options.seed)
-        rows = read_boxes(dataset) if options.recorded else run.read_rows(options.runs)
+    for run in runs:
+        rows = read_boxes(run.dataset) if options.recorded else run.read_rows(options.runs)
         chosen = []
-        for epoch in EPOCHS:
+        for epoch in epochs or EPOCHS:
             near = [r for r in rows if "examples" in r and abs(r["epoch"] - epoch) <= 0.25]
             if not near:
                 raise TrainingError(f"{run.title}: no boxes near epoch {epoch} in its log")
             chosen.append(min(near, key=lambda row: abs(row["epoch"] - epoch)))
-        test = load(dataset, options)["test"]
-        halves.append(Half(TITLES[dataset], test.read(0, SCENES), test.counts, chosen))
+        test = load(run.dataset, options)["test"]
+        halves.append(Half(TITLES[run.dataset], test.read(0, SCENES), test.counts, chosen))
     return halves
 
 
@@ -52,10 +54,13 @@ def draw(halves: list[Half]):
     """A matplotlib figure."""
     from supair.figures import draw_scene
 
-    figure = common.new_figure(1.1 * (2 * len(EPOCHS) + 0.5), 1.2 * SCENES)
-    for part, half in zip(figure.subfigures(1, len(halves), wspace=0.02), halves):
+    epochs = len(halves[0].rows)
+    figure = common.new_figure(1.1 * (len(halves) * epochs + 0.5), 1.2 * SCENES)
+    parts = figure.subfigures(1, len(halves), wspace=0.02, squeeze=False)
+    for part, half in zip(parts.flat, halves):
         part.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.9)
-        axes = part.subplots(SCENES, len(EPOCHS), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+        grid = {"gridspec_kw": {"wspace": 0.05, "hspace": 0.05}, "squeeze": False}
+        axes = part.subplots(SCENES, epochs, **grid)
         part.suptitle(half.title, y=0.98)
         for column, row in zip(axes.T, half.rows):
             column[0].set_title(f"t = {row['epoch']:.2g}")
@@ -71,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     wanted = [Experiment("supair", dataset, "paper", options.seed) for dataset in DATASETS]
     if not options.recorded and train_missing(wanted, PAPER_EPOCHS, False, options):
         return 1
-    common.save_figure(draw(collect(options)), options.output / "fig4_progress")
+    common.save_figure(draw(collect(options, wanted)), options.output / "fig4_progress")
     return 0
 
 

@@ -26,6 +26,7 @@ CURVES = {
     ("supair", "paper"): {"color": "#0072B2"},
     ("supair", "robust"): {"color": "#56B4E9", "linestyle": "--"},
     ("supair_no_background", "paper"): {"color": "#009E73"},
+    ("supair_no_background", "robust"): {"color": "#CC79A7", "linestyle": "--"},
     ("air", "paper"): {"color": "#D55E00"},
     ("air", "robust"): {"color": "#E69F00", "linestyle": "--"},
 }

@@ -74,15 +74,16 @@ def draw(halves: dict[str, list[Row]]):
     """A matplotlib figure."""
     from supair.figures import draw_scene
 
-    height, width = max(map(len, halves.values())), len(halves) * COLUMNS
+    height, columns = max(map(len, halves.values())), min(len(r[0].images) for r in halves.values())
+    width = len(halves) * columns
     figure = common.new_figure(1.15 * (width + 1), 1.2 * height)
     figure.subplots_adjust(0.08, 0.01, 0.99, 0.94, wspace=0.05, hspace=0.05)
     axes = figure.subplots(height, width)
     for half, (title, rows) in enumerate(halves.items()):
-        axes[0, half * COLUMNS].set_title(title, loc="left")
+        axes[0, half * columns].set_title(title, loc="left")
         for line, row in enumerate(rows):
             axes[line, 0].set_ylabel(row.name, fontsize=11)
-            for k, panel in enumerate(axes[line, half * COLUMNS : (half + 1) * COLUMNS]):
+            for k, panel in enumerate(axes[line, half * columns : (half + 1) * columns]):
                 occlude = not row.name.startswith("AIR")  # whose windows add up
                 image, count = row.images[k], row.counts[k]
                 draw_scene(panel, image, row.boxes[k], row.present[k], count, occlude)

@@ -1,6 +1,6 @@
 """What a tractable model answers: tighter bounds, object codes, completions, samples.
 
-Usage: python reproduce/queries.py [--model RUN], a run on Multi-MNIST
+python reproduce/queries.py [--model RUN]    a run on Multi-MNIST; default: pretrained weights
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from pathlib import Path
 
 import common
 import numpy as np
-from digits import draw_rows
 from PIL import Image
 
 import data
+from data import DATASETS
+from reproduce import fig6_noise
+from reproduce.experiments import TITLES
+from reproduce.fig6_noise import PRETRAINED, Row
 from supair.detect.load import load_model
 
 COLUMNS, SCENES = 8, 500  # of the figure; for bounds and likelihoods
 BOUNDS, SHIFTS = (1, 10, 50), 20  # samples of bounds, and of equation 6's assignments
+SHOWN, APART = DATASETS, 2  # data sets whose scenes are taken apart, and how many of each
 PROBE = {"train": 5000, "test": 1000}  # digits to fit and to test linear classifiers on
 
 
@@ -104,15 +108,40 @@ def examples(model, scenes, digits: np.ndarray, rng: np.random.Generator) -> dic
     }
 
 
+def take_apart(dataset: str, options) -> list[Row]:
+    """Rows of a figure: scenes, boxes, objects with hidden parts filled in, and what is behind."""
+    from supair.extensions.queries import complete_objects
+    from supair.geometry import extract_patches
+
+    model, _ = load_model(PRETRAINED / dataset)
+    scenes = data.load(dataset, 0, options.data, mnist=options.mnist)["test"].read(0, 100)
+    scenes = scenes[np.asarray(model(scenes).count) == 2][:APART]
+    found, size = model(scenes), model.config.scene_size
+    parts = extract_patches(scenes, found.where_loc, model.config.patch_size)
+    visible = parts.background_maps[2].numpy()  # behind the two
+    flat = (values.reshape([-1, size**2]) for values in (scenes, visible))
+    filled = np.reshape(model.background_spn.reconstruct(*flat), scenes.shape)
+    objects = complete_objects(model, scenes).numpy()
+    return [
+        Row("scene", scenes),
+        Row("boxes", scenes, boxes=model.boxes(found).numpy(), present=found.z_pres > 0.5),
+        Row("first object", objects[0]),
+        Row("second, hidden\npart filled in", objects[1]),
+        Row("background,\nlikewise", np.where(visible > 0.5, scenes, filled)),
+    ]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
-    pretrained = common.ROOT / "reproduce" / "pretrained" / "multi_mnist"
+    pretrained = PRETRAINED / "multi_mnist"
     parser.add_argument("--model", type=Path, default=pretrained, metavar="RUN", help="its folder")
     parser.add_argument("--data", type=Path, default=data.store.DEFAULT_DIRECTORY, help="data sets")
     common.add_mnist(parser)
     common.add_json(parser, "the numbers", "model")
     common.add_output(parser)
     options = parser.parse_args(argv)
+    from digits import draw_rows  # brings SciPy
+
     model, _ = load_model(options.model)
     scenes = data.load("multi_mnist", 0, options.data, mnist=options.mnist)
     mnist, rng = np.load(options.mnist), np.random.default_rng(0)
@@ -124,6 +153,8 @@ def main(argv: list[str] | None = None) -> int:
         common.write_json(options.json, {"model": str(options.model), **numbers})
     rows = examples(model, scenes["test"].read(0, 2000), mnist["x_test"], rng)
     common.save_figure(draw_rows(rows), options.output / "queries")
+    apart = {TITLES[dataset]: take_apart(dataset, options) for dataset in SHOWN}
+    common.save_figure(fig6_noise.draw(apart), options.output / "parts")
     return 0
 
 

@@ -9,7 +9,6 @@ again at any time.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import statistics
@@ -19,15 +18,14 @@ from typing import Any
 import common
 
 from data import DATASETS, SIZES
+from reproduce import fig4_progress
 from reproduce.experiments import MODELS, PAPER_SEEDS, RECIPES, TABLE_2, TITLES, Experiment, title
 from reproduce.records import RECORDED, read_record
-from reproduce.train import read_logs, train_missing
-from supair.config import PAPER_EPOCHS, TrainingError
-from supair.run import is_finished, read_rows
+from reproduce.train import describe_work, read_logs, train_missing
+from supair.config import PAPER_EPOCHS
 
 QUICK_DATASETS, QUICK_EPOCHS = ("multi_mnist", "sprites"), 2
 ALL_MODELS = ("supair", "supair_no_background", "supair_poon_domingos", "air")
-MEASURING = 1.2  # time of a run with its measurements, to that of its training steps alone
 OUTDATED = "recorded with another configuration than today's recipe"
 # What the table shows of a row of the log, the factor of its unit, and digits behind the point.
 NUMBERS = {"accuracy": (100, 1), "elbo": (1, 0), "train_elbo_mean": (1, 0)}
@@ -156,33 +154,6 @@ def _cells(row: Row, nothing: str = "-") -> list[str]:
     return cells
 
 
-def describe_work(wanted: list[Experiment], options: argparse.Namespace) -> str:
-    """What is still to train, and how long that takes at the pace of the runs that are here."""
-    left: dict[str, list[int]] = {}
-    for experiment in wanted:
-        with contextlib.suppress(TrainingError):  # of which `train_missing` tells
-            rows = experiment.read_rows(options.runs)
-            criterion = MODELS[experiment.model].convergence if options.converge else None
-            if not is_finished(rows, options.epochs, criterion):
-                done = rows[-1]["step"] if rows else 0
-                steps = max(0, options.epochs * experiment.steps_per_epoch - done)
-                left.setdefault(experiment.model, []).append(steps)
-    number, until = sum(map(len, left.values())), " and then converged" * options.converge
-    goal = f"at epoch {options.epochs}{until}"
-    lines = [f"{number} of {len(wanted)} runs in {options.runs} are not {goal}."]
-    for model, steps in left.items():
-        paces, time = [], "the time is known after the first epoch here"
-        for folder in options.runs.glob(f"**/{model}/*/*/seed*"):
-            with contextlib.suppress(TrainingError):
-                paces += [row["train_seconds"] / row["step"] for row in read_rows(folder)[-1:]]
-        if paces:
-            hours = sum(steps) * statistics.median(paces) * MEASURING / 3600
-            time = f"about {hours:.1f} hours, at {statistics.median(paces):.3f} seconds a step"
-        known = f"{len(steps)} runs, {sum(steps):,} steps to epoch {options.epochs}"
-        lines.append(f"  {TITLES[model]}: {known}; {time}")
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     variants, datasets, failures = [], options.datasets, []
@@ -192,24 +163,30 @@ def main(argv: list[str] | None = None) -> int:
     if options.recorded and len(options.models) > 1:
         names = [path.stem.split("-") for path in sorted(RECORDED.glob("*.csv"))]
         variants += dict.fromkeys((m, recipe) for m, recipe, _ in names if m not in MODELS)
-    print(format_table(collect(options, variants, datasets)), flush=True)
+    if options.quick:
+        models, where = (" and ".join(map(TITLES.get, x)) for x in (options.models, datasets))
+        print(f"A quick run: {models} on {where}, {options.epochs} of {PAPER_EPOCHS} epochs.")
+    else:
+        print(format_table(collect(options, variants, datasets)), flush=True)
     if not options.recorded:
         # Seed by seed, so that every data set has a first result early.
         each = itertools.product(options.seeds, variants, datasets)
         wanted = [Experiment(model, dataset, recipe, s) for s, (model, recipe), dataset in each]
-        print("" if options.no_train else f"\n{describe_work(wanted, options)}", flush=True)
-        if not options.quick:
-            print("At once: --recorded; a first look, in minutes: --quick.", flush=True)
 
         def on_end(run: Experiment) -> None:
-            print(format_table(collect(options, [(run.model, run.recipe)], [run.dataset])))
-            print(describe_work(wanted, options), flush=True)
+            if not options.quick:
+                print(format_table(collect(options, [(run.model, run.recipe)], [run.dataset])))
+                print(describe_work(wanted, options.epochs, options.converge, options.runs)[0])
 
         failures = train_missing(wanted, options.epochs, options.converge, options, on_end)
-        if not options.no_train:
+        if options.quick or not options.no_train:
             print(f"\n{format_table(collect(options, variants, datasets))}")
-    if options.quick:
-        print(f"\nThe runs are in {options.runs}.\nNext: python reproduce/table2.py")
+    if options.quick and not (failures or options.no_train):
+        shown = wanted[: len(datasets)], range(1, options.epochs + 1)[-5:]
+        figure = fig4_progress.draw(fig4_progress.collect(options, *shown))
+        print("\nScenes, and what is found in them after each epoch:", flush=True)
+        common.save_figure(figure, options.runs / "boxes")
+        print(f"The runs are in {options.runs}.\nNext: python reproduce/table2.py --recorded")
     if options.json:
         rows = [dataclasses.asdict(row) for row in collect(options, variants, datasets)]
         common.write_json(options.json, {"rows": rows})
@@ -219,13 +196,21 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     each = {"nargs": "+", "action": common.Distinct}
-    parser.add_argument("--quick", action="store_true", help="a first look, kept in RUNS/quick")
-    parser.add_argument("--models", choices=[*MODELS, "all"], help="default: supair air", **each)
-    parser.add_argument("--datasets", choices=SIZES, help="default: the paper's four", **each)
-    parser.add_argument("--recipe", choices=RECIPES, help="default: robust, or recorded", **each)
+    parser.add_argument(
+        "--quick", action="store_true", help="a first look of minutes, kept in RUNS/quick"
+    )
+    for name, choices, default in (
+        ("models", [*MODELS, "all"], "supair air"),
+        ("datasets", [*SIZES], "the paper's four"),
+        ("recipe", RECIPES, "robust; with --recorded both"),
+    ):
+        what = f"out of {', '.join(choices)} (default: {default})"
+        parser.add_argument(f"--{name}", choices=choices, metavar="NAME", help=what, **each)
     common.add_seeds(parser, "0-4, or all recorded")
     parser.add_argument("--epochs", type=common.positive, metavar="N", help="default: 20")
-    parser.add_argument("--converge", action="store_true", help="and on until converged")
+    parser.add_argument(
+        "--converge", action="store_true", help="and on until the ELBO has converged"
+    )
     common.add_json(parser, "the table", "rows")
     common.add_training(parser, recorded=True)
     options = parser.parse_args(argv)

@@ -11,9 +11,12 @@ with its run.  Keep --threads the same for runs that are to be repeated bit by b
 
 import argparse
 import contextlib
+import math
 import os
+import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,13 +25,17 @@ from typing import Any
 import common
 
 import data
-from reproduce.experiments import DATA_SEED, MODELS, PAPER_SEEDS, RECIPES, Experiment
-from reproduce.records import read_record
+from reproduce.experiments import DATA_SEED, MODELS, PAPER_SEEDS, RECIPES, TITLES, Experiment
+from reproduce.records import RECORDED, read_record
+from supair import cli
 from supair.config import PAPER_EPOCHS, ConfigError, TrainingError
-from supair.run import is_finished
+from supair.run import is_finished, read_rows
 
 SCRIPT = Path(__file__).resolve()
 LOCK_TIMEOUT = 60  # seconds in which the process of a lost worker has ended, too
+STARTING = 25  # seconds until a run's first step: imports and compilation
+MEASURING = 1.2  # time of a run with its measurements, to that of its training steps alone
+LONG = 300  # seconds of training, beyond which a script says how to see results at once
 Logs = dict[int, list[dict[str, Any]]]  # rows by seed
 
 
@@ -54,6 +61,14 @@ def train_missing(
             print(f"error: {error}", file=sys.stderr)
     if options.no_train or not missing:
         return failures
+    if options.dask not in (None, "local") and not options.threads:
+        raise ConfigError("--dask ADDRESS: give --threads N, the processor threads of each run")
+    work, seconds = describe_work(experiments, epochs, converge, options.runs)
+    print(work, flush=True)
+    if seconds > LONG:
+        modes = ("recorded", "pretrained", "quick")
+        known = [f"--{mode}" for mode in modes if getattr(options, mode, None) is False]
+        print(f"At once: {', '.join(known) or 'python reproduce/table2.py --recorded'}", flush=True)
     for dataset in dict.fromkeys(experiment.dataset for experiment in missing):
         load(dataset, options)  # made once, if at all
     commands = [_command(experiment, epochs, converge, options) for experiment in missing]
@@ -65,6 +80,46 @@ def train_missing(
             failures.append(f"{missing[index].title}: {failure}")
         on_end(missing[index])
     return failures
+
+
+def describe_work(
+    experiments: Sequence[Experiment], epochs: int, converge: bool, runs: Path
+) -> tuple[str, float]:
+    """How many runs are done, and how long the others take, also in seconds, to so many epochs."""
+    left: dict[str, list[int]] = {}
+    finished, total, lines = 0, 0.0, []
+    for experiment in experiments:
+        with contextlib.suppress(TrainingError):  # of which `train_missing` tells
+            rows = experiment.read_rows(runs)
+            criterion = MODELS[experiment.model].convergence if converge else None
+            if is_finished(rows, epochs, criterion):
+                finished += 1
+            else:
+                steps = epochs * experiment.steps_per_epoch - (rows[-1]["step"] if rows else 0)
+                left.setdefault(experiment.model, []).append(max(0, steps))
+    for model, steps in left.items():
+        pace, where = _seconds_per_step(model, runs)
+        seconds = len(steps) * STARTING + sum(steps) * pace * MEASURING
+        time = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{math.ceil(seconds / 60)} min"
+        what = f"{len(steps)} of {TITLES[model]}, {sum(steps):,} steps"
+        lines.append(f"  {what}: about {time}, at {pace:.3f} seconds a step ({where})")
+        total += seconds
+    end = f"epoch {epochs}{' and on until converged' * converge}"
+    head = f"{finished} of {len(experiments)} runs to {end} are in {runs}"
+    return "\n".join([f"{head}; to train:" if lines else f"{head}.", *lines]), total
+
+
+def _seconds_per_step(model: str, runs: Path) -> tuple[float, str]:
+    """The median of the model's runs here, or of the recorded ones, and which it is."""
+    logs = []
+    for folder in runs.glob(f"**/{model}/*/*/seed*"):
+        with contextlib.suppress(TrainingError):
+            logs.append(read_rows(folder))
+    where = "as here" if any(logs) else "recorded on two processor cores"
+    for path in [] if any(logs) else RECORDED.glob(f"{model}-*.csv"):
+        logs += read_record(*path.stem.split("-")).rows.values()
+    last = [rows[-1] for rows in logs if rows]
+    return statistics.median(row["train_seconds"] / row["step"] for row in last), where
 
 
 def load(dataset: str, options: argparse.Namespace) -> dict[str, data.SceneFile]:
@@ -128,8 +183,6 @@ def _on_dask(commands: list[list[str]], options) -> Iterator[tuple[int, str]]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with contextlib.ExitStack() as stack:
         address, threads = options.dask, []
-        if address != "local" and not options.threads:
-            raise ConfigError("--dask ADDRESS: give --threads N, the processor threads of each run")
         if address == "local":
             workers = max(1, min(CPU_COUNT // (options.threads or 1), len(commands)))
             threads = [f"--threads={options.threads or CPU_COUNT // workers}"]
@@ -157,12 +210,15 @@ def run_process(arguments: list[str], is_wanted: Callable[[], bool] = lambda: Tr
         said = child.stdout.read().strip()
     code = child.returncode
     how = f"ended by signal {-code}; call again to go on" if code < 0 else f"exit code {code}"
-    return (said or how) if code else ""
+    logs = Path(tempfile.gettempdir()).glob(f"supair-{child.pid}-*.log")  # see `supair.cli`
+    where = "".join(f"; what TensorFlow said: {path}" for path in logs)
+    return (said or how) + where if code else ""
 
 
 def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
+    cli.log.close(failed=False)
     os._exit(1)
 
 
@@ -211,7 +267,8 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     for name, choices in (("model", MODELS), ("dataset", data.SIZES), ("recipe", RECIPES)):
-        parser.add_argument(f"--{name}", required=True, choices=choices)
+        named = {"choices": choices, "metavar": "NAME", "help": f"out of {', '.join(choices)}"}
+        parser.add_argument(f"--{name}", required=True, **named)
     common.add_seeds(parser, "0-4")
     parser.add_argument("--epochs", type=common.positive, default=PAPER_EPOCHS, help="default: 20")
     parser.add_argument("--converge", action="store_true", help="and on until converged")

@@ -1,6 +1,14 @@
 """SuPAIR: scenes understood with sum-product networks (Stelzner, Peharz & Kersting, ICML 2019)."""
 
+import os
+import sys
 from importlib import import_module
+
+__version__ = "0.1.0"
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever it or keras.json says
+elif (backend := sys.modules["keras"].config.backend()) != "tensorflow":
+    raise ImportError(f"supair needs Keras with TensorFlow, not {backend}; import supair first")
 
 # Names are imported when they are asked for, so that configurations and command lines come
 # without TensorFlow, which takes seconds.

@@ -22,7 +22,7 @@ import supair  # whose names bring TensorFlow when they are used, and not before
 from supair import cli
 from supair.config import SUPAIR_RECIPES, ModelConfig, background_spn, object_spn, require
 from supair.detect.images import Images, Preparation, read_images, suggest_variances
-from supair.detect.load import load_model
+from supair.detect.load import find_model, load_model
 from supair.detect.tiles import FITS, tile_overlap
 from supair.scenes import InMemoryScenes
 
@@ -91,11 +91,12 @@ def train(arguments: argparse.Namespace) -> int:
 
 def detect(arguments: argparse.Namespace) -> int:
     """Count and box the objects in images."""
+    directory = find_model(arguments.model)
     from supair.detect import results  # brings Matplotlib
 
     results.check_output(arguments.output, arguments.images)
     images = read_images(arguments.images, arguments.array)
-    model, preparation = load_model(arguments.model)
+    model, preparation = load_model(directory)
     if arguments.fit:
         overlap = tile_overlap(model.config) if arguments.fit == "tile" else 0
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
@@ -147,25 +148,26 @@ def _histogram(numbers) -> str:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supair", description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(required=True, metavar="train | detect")
+    commands = parser.add_subparsers(required=True, metavar="train | detect", help="each has -h")
+    of_images = "a folder of PNG or JPEG files, an .npz or an HDF5 file"
     for function in (train, detect):
         command = commands.add_parser(function.__name__, description=function.__doc__)
         command.set_defaults(run=function)
         option = command.add_argument
-        option("--images", type=_existing, required=True, metavar="FOLDER_OR_FILE")
+        option("--images", type=_existing, required=True, metavar="PATH", help=of_images)
         option("--array", default="images", metavar="NAME", help="in a file (default: images)")
         option("--fit", choices=FITS, help="make each image one scene, or cut it into many")
         option("--output", type=Path, required=True, metavar="DIR", help="where to write")
     option = commands.choices["detect"].add_argument
-    option("--model", type=_existing, required=True, help="a run, or a folder of weights")
+    option("--model", required=True, metavar="PATH", help="a run, or a folder of weights")
     option = commands.choices["train"].add_argument
     number = {"type": _at_least_1, "metavar": "N"}
     pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
     option("--max-objects", **number, default=3, help="in a scene (default: 3); one more is found")
-    option("--side", **number, help="of a scene in pixels (default: the images', or 50 with --fit)")
-    option("--patch-size", **number, default=28, help="the object model's side (default: 28)")
-    option("--object-size", **pair, help="widths (default: 0.3 and 0.9 of the patch size)")
-    option("--object-variance", **pair, help="bounds (default: by the images' noise)")
+    option("--side", **number, help="of a scene, pixels (default: the images', or 50 with --fit)")
+    option("--patch-size", **number, default=28, help="side of an object's patch (default: 28)")
+    option("--object-size", **pair, help="widths, pixels (default: 0.3 and 0.9 patches)")
+    option("--object-variance", **pair, help="bounds for leaves (default: by the images' noise)")
     option("--background-variance", **pair, help="likewise")
     option("--steps", **number, default=2000, help="rounded up to epochs (default: 2000)")
     option("--batch-size", **number, default=256, help="scenes a step (default: 256)")
@@ -182,10 +184,15 @@ def _existing(text: str) -> Path:
 
 
 def _at_least_1(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
     return int(text)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script `supair`."""
     cli.run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,5 +1,8 @@
 """What several test files share."""
 
+import supair  # noqa: F401, first: it chooses Keras's backend, whatever the environment says
+
+# isort: split
 import hypothesis
 import keras
 import tensorflow as tf

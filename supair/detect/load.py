@@ -18,6 +18,18 @@ _MODULES = {  # of the classes that a configuration may name; they bring TensorF
 }
 
 
+def find_model(name: str) -> Path:
+    """The folder of this path or, in a checkout, of pretrained weights of this name; ConfigError if
+    there is none."""
+    pretrained = Path(__file__).parents[2] / "reproduce" / "pretrained"
+    names = sorted(config.parent.name for config in pretrained.glob("*/config.json"))
+    if name in names and not Path(name).exists():
+        return pretrained / name
+    known = ", or ".join(["--model PATH of a run or of weights", *names])
+    require(Path(name).is_dir(), known, name)
+    return Path(name)
+
+
 def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:
     """The model of a run or of a folder of weights, and how it wants images prepared.
 

@@ -64,22 +64,23 @@ def test_figure_4_shows_the_boxes_of_the_log(small, tmp_path, monkeypatch):
     rows = [
         row(step, epoch, examples=found) for step, epoch in enumerate([0.32, 0.55, 1, 3, 20], 1)
     ]
-    for dataset in fig4_progress.DATASETS:
-        write_run(tmp_path / "runs", Experiment("supair", dataset, "paper", 0), rows)
+    runs = [Experiment("supair", dataset, "paper", 0) for dataset in fig4_progress.DATASETS]
+    for run in runs:
+        write_run(tmp_path / "runs", run, rows)
     options = fig4_progress.parse([*small, "--output", str(tmp_path)])
-    figure = fig4_progress.draw(fig4_progress.collect(options))
+    figure = fig4_progress.draw(fig4_progress.collect(options, runs))
     first, second = figure.subfigs[0].axes[:2]
     assert (
         len(first.lines) == 2 and first.get_title() == "t = 0.32"
     )  # steps 1 and 3 found something
     assert second.get_title() == "t = 0.55"
     recorded = fig4_progress.parse([*small, "--recorded"])
-    halves = fig4_progress.collect(recorded)
+    halves = fig4_progress.collect(recorded, runs)
     assert [len(half.rows) for half in halves] == [5, 5] and halves[0].rows[4]["epoch"] == 20
-    write_run(tmp_path / "runs", Experiment("supair", "multi_mnist", "paper", 1), rows[:2])
-    options.seed = 1
+    other = Experiment("supair", "multi_mnist", "paper", 1)
+    write_run(tmp_path / "runs", other, rows[:2])
     with pytest.raises(TrainingError, match="Multi-MNIST, seed 1: .* epoch 1 "):
-        fig4_progress.collect(options)
+        fig4_progress.collect(options, [other])
 
 
 def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypatch, capsys):

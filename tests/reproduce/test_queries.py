@@ -16,7 +16,7 @@ from supair.run import write_weights
 
 MODEL = SuPAIR(dataclasses.replace(tiny.MODEL, scene_size=50, patch_size=28), 3)
 DIGITS = load_mnist()["x_test"][:20]
-FEW = {"SCENES": 4, "BOUNDS": (1, 3), "SHIFTS": 2, "COLUMNS": 2}
+FEW = {"SCENES": 4, "BOUNDS": (1, 3), "SHIFTS": 2, "COLUMNS": 2, "SHOWN": ("multi_mnist",)}
 
 
 def test_the_script_runs_on_weights_of_ones_own(tmp_path, monkeypatch):
@@ -31,6 +31,7 @@ def test_the_script_runs_on_weights_of_ones_own(tmp_path, monkeypatch):
     shares = [numbers[name] for name in numbers if name.startswith("accuracy")]
     assert len(shares) == 2 and 0 <= min(shares) and max(shares) <= 1
     assert (tmp_path / "queries.png").stat().st_size > 10_000
+    assert (tmp_path / "parts.png").stat().st_size > 10_000
 
 
 def test_likelihoods_are_bits_a_pixel_at_the_boxes_means():

@@ -82,17 +82,6 @@ def test_convergence_adds_rows(tmp_path, capsys):
     assert converged.startswith("seed 0, epoch 11 11.0")
 
 
-def test_the_time_to_go_is_that_of_steps_here(tmp_path):
-    """A run of 3 seconds a step that has done 1 of 2 epochs, and one that has not begun."""
-    runs = [HERE, dataclasses.replace(HERE, seed=1)]
-    options = table2.parse([*OPTIONS, "--runs", str(tmp_path)])
-    assert "known after the first epoch" in table2.describe_work(runs, options)
-    write_run(tmp_path, HERE, [row(*ENDS[0])])
-    hours = (156 + 312) * 3.0 * table2.MEASURING / 3600
-    told = table2.describe_work(runs, options)
-    assert "2 runs, 468 steps" in told and f"about {hours:.1f} hours" in told and "3.000 s" in told
-
-
 def test_collapsed_and_damaged_runs_are_named(tmp_path, capsys):
     write_run(tmp_path, HERE, [row(*ENDS[0]), row(*ENDS[1], collapse="all empty")])
     damaged = write_run(tmp_path, dataclasses.replace(HERE, seed=1), [row(*ENDS[0])])
@@ -108,11 +97,14 @@ def test_a_quick_run_shows_published_and_quick_without_a_verdict(small, capsys, 
     path = tmp_path / "table.json"
     assert table2.main(["--quick", "--epochs", "1", "--json", str(path), *small]) == 0
     out = capsys.readouterr().out
-    assert "succeeded" not in out.lower() and "recorded" not in out
-    where, following = out.splitlines()[-2:]
-    assert f"{tmp_path}/runs/quick" in where and "python reproduce/table2.py" in following
-    first, *_, last = [line.split() for line in out.splitlines() if line.startswith("Sprites")]
-    assert first[1:] == ["99.2", "-", "5022", "-", "-", "-"]
+    assert "succeeded" not in out.lower() and "SuPAIR on Multi-MNIST and Sprites, 1 of 20" in out
+    picture, _, where, following = out.splitlines()[-4:]
+    assert where.endswith(f"{tmp_path}/runs/quick.") and "table2.py --recorded" in following
+    assert (
+        picture == f"{tmp_path}/runs/quick/boxes.png"
+        and (tmp_path / "runs/quick/boxes.pdf").exists()
+    )
+    [last] = [line.split() for line in out.splitlines() if line.startswith("Sprites")]
     [multi_mnist, sprites] = json.loads(path.read_text())["rows"]
     result = sprites["results"]["quick"]["0"]
     marked = "*" if result["collapse"] else ""

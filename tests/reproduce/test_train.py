@@ -1,5 +1,6 @@
 """Runs in processes of their own: what is trained, what is told, and how they end."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def test_what_went_wrong_in_a_process():
     assert "signal 9" in train.run_process(["-c", "import os; os.kill(os.getpid(), 9)"])
 
 
+def test_a_process_that_crashes_leaves_a_log_that_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(train.tempfile, "tempdir", str(tmp_path))
+    code = f"import os; open(f'{tmp_path}/supair-{{os.getpid()}}-x.log', 'w'); os.abort()"
+    told = train.run_process(["-c", code])
+    [log] = tmp_path.iterdir()
+    assert "signal 6" in told and str(log) in told
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_ends_with_its_parent(options, tmp_path, signum):
     command = [sys.executable, tiny_reproduce.SCRIPT, *options, "--epochs", "100000"]
@@ -118,6 +127,28 @@ def test_a_missing_dask_is_named(options, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(ConfigError, match="cluster"):
         train.main([*options, "--dask", "local"])
+
+
+def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
+    """Of a run of 3 seconds a step that has done 1 of 2 epochs, and one that has not begun."""
+    runs = runs_of(0, 1)
+    told, seconds = train.describe_work(runs, 2, False, tmp_path)
+    assert "0 of 2" in told and f"2 of SuPAIR, {4 * 156} steps" in told and "recorded" in told
+    assert seconds == pytest.approx(2 * train.STARTING + 4 * 156 * 0.127 * train.MEASURING)
+    write_run(tmp_path, runs[0], [row(156, 1.0)])
+    told, seconds = train.describe_work(runs, 2, False, tmp_path)
+    expected = 2 * train.STARTING + 3 * 156 * 3.0 * train.MEASURING
+    assert seconds == expected and f"{math.ceil(expected / 60)} min" in told and "3.000 s" in told
+    write_run(tmp_path, runs[1], [row(156, 1.0), row(312, 2.0)])
+    assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
+    monkeypatch.setattr(train, "LONG", 1000)
+    monkeypatch.setattr(train, "run_process", lambda arguments: "")
+    monkeypatch.setattr(train, "load", lambda *arguments: None)
+    for epochs, hint in (("2", False), ("20", True)):
+        places = ["--runs", str(tmp_path), "--epochs", epochs]
+        which = "--model supair --dataset sprites --recipe robust --seeds 0 1".split()
+        assert train.main([*which, *places]) == 0
+        assert ("--recorded" in capsys.readouterr().out) == hint
 
 
 def test_convergence_is_read_from_the_log(tmp_path):
