@@ -8,6 +8,8 @@ python -m data letters DIR                  draw pictures of letters, an example
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,9 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         _make(arguments)
     elif arguments.command == "letters":
         letters.write_letters(arguments.directory, arguments.sizes, arguments.seed)
-        print(
-            "{}: {} pictures in train/, {} in test/".format(arguments.directory, *arguments.sizes)
-        )
+        print("{}: {} in train/, {} in test/".format(arguments.directory, *arguments.sizes))
     else:
         for path in arguments.files:
             _inspect(path)
@@ -75,6 +75,10 @@ def _inspect(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # if it is closed
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
+            signal.signal(number, lambda signum, _: sys.exit(128 + signum))  # which tidies up
     try:
         sys.exit(main())
     except (DataError, OSError) as error:

@@ -36,8 +36,8 @@ class Scenes(NamedTuple):
 
 def check(seed: int, sizes: tuple[int, int]) -> None:
     """Raise a DataError if scenes cannot be drawn from this seed and in these numbers."""
-    if seed < 0 or min(sizes) < 1:
-        raise DataError(f"expected a seed from 0 on and sizes from 1 on, found {seed} and {sizes}")
+    if not (0 <= seed < 2**31 and 1 <= min(sizes) <= max(sizes) <= 10**6):
+        raise DataError(f"expected a seed below 2**31, sizes up to 10**6: found {seed}, {sizes}")
 
 
 def load_mnist(path: Path | str = MNIST_PATH) -> dict[str, np.ndarray]:
@@ -46,9 +46,13 @@ def load_mnist(path: Path | str = MNIST_PATH) -> dict[str, np.ndarray]:
     Raises:
       DataError: if the file is missing, damaged or holds something else.
     """
-    errors = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
+    errors = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
     try:
+        if not Path(path).is_file():  # a pipe, say, that would be waited for
+            raise OSError("no such file, or no plain one")
         with np.load(path, allow_pickle=False) as archive:
+            if sum(member.file_size for member in archive.zip.infolist()) > 2**28:
+                raise ValueError("too large")
             digits = {name: archive[name] for name in ("x_train", "x_test")}
     except (*errors, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not an npz file with x_train and x_test ({error})") from None

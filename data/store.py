@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -143,10 +144,10 @@ def read(path: Path, arguments: dict | None = None) -> dict[str, SceneFile]:
     Raises:
       DataError: naming the file and what is wrong with it.
     """
+    if not path.is_file():  # but a pipe, say, that would be waited for
+        raise DataError(f"{path}: no such file, or no plain one")
     try:
         return _read(path, arguments or {})
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     except DataError as error:
         raise type(error)(f"{path}: {error}") from None
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -169,7 +170,7 @@ def _read(path: Path, arguments: dict) -> dict[str, SceneFile]:
             raise _VersionError(f"format version {version}, expected {FORMAT_VERSION}")
         parts = {}
         for part in ("train", "test"):
-            arrays = (file[f"{part}/{name}"] for name in ("images", "counts", "boxes"))
+            arrays = (_stored(file, part, name) for name in ("images", "counts", "boxes"))
             parts[part] = Scenes(*arrays, white=int(file[part].attrs["white"]))
         checksums = _checksums(parts)
         for name, checksum in checksums.items():
@@ -180,6 +181,15 @@ def _read(path: Path, arguments: dict) -> dict[str, SceneFile]:
         part: SceneFile(images, counts[:].astype(np.int64), boxes[:], white, checksums["checksum"])
         for part, (images, counts, boxes, white) in parts.items()
     }
+
+
+def _stored(file: h5py.File, part: str, name: str) -> h5py.Dataset:
+    """An array with all its bytes in this file: HDF5 can show other files', or none."""
+    links = [file.get(path, getlink=True) for path in (part, f"{part}/{name}")]
+    array = file[part][name] if {*map(type, links)} == {h5py.HardLink} else None
+    if array is None or array.external or array.id.get_storage_size() != array.nbytes:
+        raise DataError(f"expected {part}/{name} in this file, all of it")
+    return array
 
 
 def _checksums(parts: dict[str, Scenes]) -> dict[str, str]:
@@ -221,17 +231,25 @@ def replacing(path: Path):
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.name}.*.partial"):  # by a killed process, or in use
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise DataError(f"{path}: there already, and no plain file")
+        for left in path.parent.glob(f"{glob.escape(path.name)}.????????.partial"):
+            with contextlib.suppress(FileNotFoundError):  # by a killed process, or in use
                 if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
                     shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(".partial", f"{path.name}.", path.parent) as folder:
             partial = Path(folder) / path.name
             yield partial
-            handle = os.open(partial, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+            _sync(partial)
             os.replace(partial, path)
+            with contextlib.suppress(OSError):  # where folders cannot be synced
+                _sync(path.parent)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be written ({reason})") from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

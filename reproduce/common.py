@@ -1,8 +1,11 @@
 """What every script needs first: the repository on the path, options, whole files, errors."""
 
 import argparse
+import contextlib
+import functools
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +22,8 @@ if str(ROOT) not in sys.path:
 
 from data import DataError  # noqa: E402
 from supair import cli  # noqa: E402
-from supair.run import write_whole  # noqa: E402
+from supair.config import ConfigError  # noqa: E402
+from supair.run import read_whole, write_whole  # noqa: E402
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -66,8 +70,21 @@ def add_output(options: argparse.ArgumentParser) -> None:
     options.add_argument("--output", help="for the figures (default: figures)", **where)
 
 
-def add_json(options: argparse.ArgumentParser, what: str) -> None:
-    options.add_argument("--json", type=Path, metavar="FILE", help=f"also write {what} to FILE")
+def add_json(options: argparse.ArgumentParser, what: str, key: str) -> None:
+    """An option for a new file, or an earlier one of the script, which has its `key`."""
+    kind, text = functools.partial(_json_file, key), f"also write {what} to FILE"
+    options.add_argument("--json", type=kind, metavar="FILE", help=text)
+
+
+def _json_file(key: str, text: str) -> Path:
+    path = Path(text)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path.parent}: no folder that can be written to")
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        there = os.path.lexists(path)
+        if not there or not path.is_symlink() and key in json.loads(read_whole(path)):
+            return path
+    raise argparse.ArgumentTypeError(f"{path}: there already, and not written by this script")
 
 
 def positive(text: str) -> int:
@@ -95,7 +112,10 @@ def seed(text: str) -> int:
 def seeds(text: str) -> range:
     """A seed, or a range of them such as 0-4, for argparse."""
     first, _, last = text.partition("-")
-    return range(seed(first), seed(last or first) + 1)
+    numbers = range(seed(first), seed(last or first) + 1)
+    if len(numbers) > 1000:
+        raise argparse.ArgumentTypeError(f"expected at most 1000 seeds, found {text}")
+    return numbers
 
 
 class Distinct(argparse.Action):
@@ -119,10 +139,12 @@ def new_figure(width: float, height: float, **options):
 
 
 def save_figure(figure, path: Path) -> None:
-    """Save a figure as PATH.png and PATH.pdf, each whole or not at all."""
+    """Save a figure as PATH.png and PATH.pdf, each whole or not at all, unless these are others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
         content, target = io.BytesIO(), path.with_name(f"{path.name}.{kind}")
+        if target.is_file() and b"Matplotlib" not in target.read_bytes():  # as all that it draws
+            raise ConfigError(f"{target}: there already, and not written by this script")
         figure.savefig(content, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
         write_whole(target, content.getvalue())
         print(target)

@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--seed", type=common.seed, default=0, help="of everything (default: 0)")
     common.add_mnist(parser)
-    common.add_json(parser, "the table")
+    common.add_json(parser, "the table", "table")
     common.add_output(parser)
     options = parser.parse_args(argv)
     seed, rng = options.seed, np.random.default_rng(options.seed)

@@ -11,7 +11,6 @@ edge.
 """
 
 import argparse
-import json
 from typing import Any, NamedTuple
 
 import common
@@ -21,7 +20,7 @@ from reproduce.experiments import TITLES, Experiment
 from reproduce.train import load, train_missing
 from supair.config import PAPER_EPOCHS
 from supair.detect.load import load_model
-from supair.run import load_weights
+from supair.run import load_weights, read_configuration
 
 PRETRAINED = common.ROOT / "reproduce" / "pretrained"
 DATASETS, COLUMNS = ("noisy_mnist", "grid_mnist"), 4
@@ -65,7 +64,7 @@ def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, 
     """A trained model and its age in epochs."""
     if options.pretrained:
         folder = PRETRAINED / experiment.dataset
-        return load_model(folder)[0], json.loads((folder / "run.json").read_text())["epoch"]
+        return load_model(folder)[0], read_configuration(folder, "run.json").get("epoch", 0)
     rows, model = experiment.read_rows(options.runs, with_tensors=True), experiment.build()
     load_weights(model, options.runs / experiment.path)
     return model, rows[-1]["epoch"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ COLUMNS = [
     "mean_iou",
     "average_precision",
 ]
+_DAMAGED = OSError, ValueError, LookupError, TypeError
 
 
 @dataclass
@@ -56,28 +58,34 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
     if not path.exists() and not about.exists():
         return None
     try:
-        content = json.loads(about.read_text("utf-8"))
+        content = json.loads(run.read_whole(about))
         provenance = {int(seed): value for seed, value in content["provenance"].items()}
         record = Record(content["configuration"], {seed: [] for seed in provenance}, provenance)
         log_every, place = record.configuration["training"]["log_every"], path
-        table = csv.DictReader(path.read_text("utf-8").splitlines(), restkey="", restval="missing")
+        lines = run.read_whole(path).decode().splitlines()
+        table = csv.DictReader(lines, restkey="", restval="missing", strict=True)
         terms = [name for name in table.fieldnames or () if name.startswith("elbo_")]
         if table.fieldnames != COLUMNS + terms:
             raise ConfigError(f"expected the columns {COLUMNS} and elbo_...")
+        places: dict[int, list[str]] = {seed: [] for seed in provenance}
         for cells in table:
             place = f"{path}, line {table.line_num}"
             names = cells if cells["elbo"] else OF_ROWS  # "" is a cell of no column
             row = {name: _value(name, cells[name]) for name in names}
             if cells["elbo"]:
                 row["elbo_terms"] = {name.removeprefix("elbo_"): row.pop(name) for name in terms}
+            places[row["seed"]].append(place)
             record.rows[row.pop("seed")].append(row)
         for seed, rows in record.rows.items():
-            last, epoch = rows[-1]["step"], round(rows[-1]["step"] / rows[-1]["epoch"])
-            ends = range(epoch, last + epoch, epoch)
-            steps = sorted({*range(log_every, last, log_every), *ends})
-            if [(row["step"], "elbo" in row) for row in rows] != [(n, n in ends) for n in steps]:
-                raise ConfigError(f"seed {seed}: expected rows of steps {steps}, whole at {ends}")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            length, step = round(rows[-1]["step"] / rows[-1]["epoch"]), 0
+            for row, place in zip(rows, places[seed]):  # noqa: B007 (told below)
+                step += min(log_every - step % log_every, length - step % length)
+                whole, right = step % length == 0, abs(row["epoch"] - step / length) < 1e-3
+                if not right or (row["step"], "elbo" in row) != (step, whole):
+                    raise ConfigError(f"expected seed {seed}'s step {step}, {length} an epoch")
+            if step % length:
+                raise ConfigError(f"seed {seed} ends within an epoch")
+    except (*_DAMAGED, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
         raise ConfigError(f"{place}: {error!r}") from None
     return record
 
@@ -88,7 +96,11 @@ def _value(name: str, text: str):
     may_miss = "train_elbo_mean", "mean_iou", "average_precision"
     if name == "collapse" or (name in may_miss and not text):
         return text or None
-    return json.loads(text)  # refuses the nan and inf that csv writes
+    value = json.loads(text)
+    kinds = (int,) if name in ("seed", "step") else (int, float)
+    if type(value) not in kinds or not math.isfinite(value):
+        raise ConfigError(f"{name}: expected a number, found {text}")
+    return value
 
 
 def write_record(record: Record, folder: Path = RECORDED) -> None:
@@ -113,10 +125,17 @@ def write_record(record: Record, folder: Path = RECORDED) -> None:
     run.write_whole(path.with_suffix(".json"), text)
 
 
+def _boxes(folder: Path) -> dict[str, np.ndarray]:
+    try:
+        return dict(np.load(io.BytesIO(run.read_whole(folder / BOXES))))
+    except Exception as error:  # damaged files make zipfile and zlib raise all kinds
+        raise ConfigError(f"{folder / BOXES}: missing or damaged ({error!r:.100})") from None
+
+
 def read_boxes(dataset: str, folder: Path = RECORDED) -> list[dict]:
     """The rows that Figure 4 is drawn from: "epoch" and "examples", as in the log."""
-    with np.load(folder / BOXES) as arrays:
-        columns = [arrays[f"{dataset}_{name}"].tolist() for name in ("epochs", "z_pres", "boxes")]
+    arrays, names = _boxes(folder), ("epochs", "z_pres", "boxes")
+    columns = [arrays.get(f"{dataset}_{name}", np.zeros(0)).tolist() for name in names]
     return [{"epoch": e, "examples": {"z_pres": z, "boxes": b}} for e, z, b in zip(*columns)]
 
 
@@ -130,7 +149,7 @@ def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) ->
     write_record(record, folder)
     if (names["model"], names["recipe"], seed) == ("supair", "paper", 0):
         drawn = [row for row in rows if "examples" in row]
-        arrays = dict(np.load(folder / BOXES)) if (folder / BOXES).exists() else {}
+        arrays = _boxes(folder) if (folder / BOXES).exists() else {}
         arrays[f"{names['dataset']}_epochs"] = np.array([row["epoch"] for row in drawn])
         for name in ("z_pres", "boxes"):
             values = np.float32([row["examples"][name] for row in drawn])
@@ -155,12 +174,12 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         sessions = {str(row["provenance"]): row["provenance"] for row in rows if "elbo" in row}
         about = {"sessions": [*sessions.values()], "note": options.note}
         about["seconds_per_step"] = options.seconds_per_step
+        if left_out := sum(row.get("seconds_left_out", 0) for row in rows):
+            about["seconds_left_out"] = left_out  # in which the process stood still
         if options.pretrained:
             target = folder.with_name("pretrained") / configuration["experiment"]["dataset"]
-            target.mkdir(parents=True, exist_ok=True)
-            run.write_weights(load_model(directory)[0], target / run.WEIGHTS)
-            common.write_json(target / "config.json", configuration)
-            names = ("epoch", "accuracy", "elbo", "mean_iou", "average_precision")
+            run.write_weights(load_model(directory)[0], target, configuration)
+            names = ("epoch", "accuracy", "elbo", "mean_iou", "average_precision", "collapse")
             last = {name: rows[-1].get(name) for name in names}
             common.write_json(target / "run.json", {**last, **about})
         else:

@@ -127,6 +127,8 @@ def format_table(rows: list[Row]) -> str:
             mark = f"collapsed: {result['collapse']}" if result["collapse"] else result["mark"]
             label = f"  seed {seed}, epoch {result['epoch']:.0f}"
             table.append([label, *_cells(dataclasses.replace(row, results=alone), ""), mark])
+    if any(cell.endswith("*") for line in table for cell in line):
+        behind.append(["* with seeds that collapsed: their counts are of no use."])
     widths = [22, *[10, *[14] * len(columns)] * 2, 13, 13, 11, 0]
     table += [*behind, [NOTES]] if full else behind
     return "\n".join("".join(map(str.ljust, line, widths)).rstrip() for line in table)
@@ -142,7 +144,8 @@ def _cells(row: Row, nothing: str = "-") -> list[str]:
             values = [unit * value for value in found if value is not None]
             text = f"{statistics.mean(values):.{digits}f}" if values else nothing
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            texts.append(text + spread)
+            marked = nothing and any(r["collapse"] for r in row.measured(column).values())
+            texts.append(f"{text}{spread}{'*' if marked else ''}")
         if name not in ("accuracy", "elbo"):
             cells += texts[-1:]
             continue
@@ -208,7 +211,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--converge", action="store_true", help="and on until the ELBO has converged"
     )
-    common.add_json(parser, "the table")
+    common.add_json(parser, "the table", "rows")
     common.add_training(parser, recorded=True)
     options = parser.parse_args(argv)
     quick, recorded = options.quick, options.recorded

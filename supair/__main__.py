@@ -73,6 +73,7 @@ def train(arguments: argparse.Namespace) -> int:
     if annealing := training.annealing:
         annealing = dataclasses.replace(annealing, epochs=epochs)
         training = dataclasses.replace(training, annealing=annealing)
+    those = "those trained on" if len(data["train"]) == len(scenes) else "those held out"
     identity = {
         "preparation": dataclasses.asdict(preparation),
         "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes).hexdigest()},
@@ -90,11 +91,11 @@ def train(arguments: argparse.Namespace) -> int:
     model = supair.SuPAIR(config, arguments.seed)
     options = {"title": str(output), "compiled": arguments.xla}
     *_, last = supair.train(output, model, data, training, epochs, identity=identity, **options)
-    print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['elbo']:.0f} held out")
+    print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['elbo']:.0f} on {those}")
     if last["accuracy"] is None:
-        print(f"objects found in those held out: {_histogram(last['counts_found'])}")
+        print(f"objects found in {those}: {_histogram(last['counts_found'])}")
     else:
-        print(f"{last['accuracy']:.1%} of the counts of those held out are right")
+        print(f"{last['accuracy']:.1%} of the counts of {those} are right")
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from supair.config import ConfigError, TrainingError
 
+os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several processes share a GPU
 _WARNING = re.compile(r"^(?!I\d{4} |WARNING: All log messages |E.* cuInit).", re.MULTILINE)
@@ -54,7 +55,7 @@ def run(main: Callable[[], int], *errors: type[Exception]) -> None:
         signals.append(signum)
         raise KeyboardInterrupt  # so that files half written are removed
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGXCPU SIGALRM".split():
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
             signal.signal(number, end)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
 
+LARGEST = 1e30  # of any setting, so that it is finite in float32
+
 
 class ConfigError(ValueError):
     """A configuration, option or input that cannot work."""
@@ -30,16 +32,16 @@ def require(condition: bool, expected: str, found: object) -> None:
         raise ConfigError(f"expected {expected}, found {found}")
 
 
-def _require_integers(config: object, least: int, *names: str) -> None:
+def _require_integers(config: object, least: int, *names: str, most: int = 10_000) -> None:
     for name in names:
         value = getattr(config, name)
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        require(good, f"{name} to be an integer of at least {least}", repr(value))
+        good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        require(good, f"{name} to be an integer from {least} to {most}", f"{value!r:.40}")
 
 
 def _require_positive(config: object, *names: str) -> None:
     for name in names:
-        require(0 < getattr(config, name) < math.inf, f"{name} above 0", getattr(config, name))
+        require(0 < getattr(config, name) < LARGEST, f"{name} above 0", getattr(config, name))
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class SpnConfig:
         require(self.structure in structures, f"structure in {structures}", self.structure)
         _require_integers(self, 1, "depth", "repetitions", "step", "num_components", "num_sums")
         low, high = self.variance_min, self.variance_max
-        good = 0 < low < high < math.inf
+        good = 0 < low < high < LARGEST
         require(good, "0 < variance_min < variance_max", f"{low} and {high}")
+        size = max(self.num_components, self.num_sums) ** 3 * self.repetitions << min(
+            self.depth, 40
+        )
+        require(size < 2**28, "fewer regions, components or sums", f"{size:.0e}")
 
 
 def object_spn(variance_min: float = 0.12, variance_max: float = 0.35, **changes) -> SpnConfig:
@@ -110,14 +116,16 @@ class ModelConfig:
         _require_integers(self, 1, "scene_size", "num_steps", "lstm_units", "hidden_units")
         _require_integers(self, 2, "patch_size")
         patch, scene = self.patch_size, self.scene_size
+        size = 4 * scene**2 * self.lstm_units + 10**6 * self.num_steps
+        require(size < 2**28, "fewer scene pixels, LSTM units or steps", f"{size:.0e}")
         require(patch <= scene, f"patch_size at most scene_size {scene}", patch)
         for low, high in (("scale_min", "scale_max"), ("aspect_min", "aspect_max")):
             bounds = getattr(self, low), getattr(self, high)
-            require(0 < bounds[0] <= bounds[1] < math.inf, f"0 < {low} <= {high}", bounds)
+            require(0 < bounds[0] <= bounds[1] < LARGEST, f"0 < {low} <= {high}", bounds)
         _require_positive(self, "where_scale_max", "overlap_rate", "fixed_background_scale")
         require(0 < self.position_max <= 1, "position_max in (0, 1]", self.position_max)
         for name in ("count_log_weight", "count_penalty"):
-            require(math.isfinite(getattr(self, name)), f"a finite {name}", getattr(self, name))
+            require(abs(getattr(self, name)) < LARGEST, f"a finite {name}", getattr(self, name))
         kinds = isinstance(self.object, SpnConfig), isinstance(self.background, SpnConfig | None)
         require(all(kinds), "SpnConfigs as object and background", (self.object, self.background))
 
@@ -184,9 +192,9 @@ class WarmUp:
     def __post_init__(self):
         require(0 <= self.keep_prob <= 1, "a keep_prob from 0 to 1", self.keep_prob)
         penalty = self.last_step_penalty
-        require(0 <= penalty < math.inf, "a finite last_step_penalty of at least 0", penalty)
+        require(0 <= penalty < LARGEST, "a finite last_step_penalty of at least 0", penalty)
         _require_positive(self, "initial_learning_rate_factor")
-        _require_integers(self, 1, "steps")
+        _require_integers(self, 1, "steps", most=2**31)
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ class AirWarmUp:
 
     def __post_init__(self):
         require(0 <= self.share <= 1, "a share from 0 to 1", self.share)
-        _require_integers(self, 1, "steps")
+        _require_integers(self, 1, "steps", most=2**31)
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,7 @@ class Annealing:
     def __post_init__(self):
         _require_integers(self, 1, "epochs")
         for part, factor in self.factors.items():
-            require(0 < factor < math.inf, f"a factor above 0 for {part}", factor)
+            require(0 < factor < LARGEST, f"a factor above 0 for {part}", factor)
         begin, end = self.rise
         require(0 <= begin < end <= 1, "0 <= rise from < to <= 1", self.rise)
         require(0 <= self.fall_from < 1, "fall_from in [0, 1)", self.fall_from)
@@ -268,16 +276,16 @@ class TrainingConfig:
     object_price: float = 0.0
 
     def __post_init__(self):
-        _require_integers(self, 0, "seed")
-        _require_integers(self, 1, "batch_size", "log_every")
-        require(self.seed < 2**31, "seed below 2**31", self.seed)
+        _require_integers(self, 0, "seed", most=2**31 - 1)
+        _require_integers(self, 1, "batch_size", most=2**16)
+        _require_integers(self, 1, "log_every", most=2**31)
         if self.steps_per_epoch is not None:
-            _require_integers(self, 1, "steps_per_epoch")
+            _require_integers(self, 1, "steps_per_epoch", most=2**20)
         for part, rate in self.learning_rates.items():
-            require(0 < rate < math.inf, f"a learning rate above 0 for {part}", rate)
+            require(0 < rate < LARGEST, f"a learning rate above 0 for {part}", rate)
         price = self.object_price
-        require(0 <= price < math.inf, "a finite object_price of at least 0", price)
-        good = self.averaging is None or 0 <= self.averaging < math.inf
+        require(0 <= price < LARGEST, "a finite object_price of at least 0", price)
+        good = self.averaging is None or 0 <= self.averaging < LARGEST
         require(good, "averaging of at least 0 or None", self.averaging)
 
 

@@ -1,7 +1,7 @@
 """A run's folder: configuration, log and checkpoints, bound to each other by SHA-256.
 
 config.json   everything that decides the run
-log.jsonl     a row a measurement, appended to at the end of every epoch
+log.jsonl     a row a measurement, written at the end of every epoch
 checkpoints/epoch-N.safetensors   all variables by name after epoch N and, as metadata, which
               configuration and how much of the log belong to them; two are kept
 tensorboard/, lock
@@ -12,18 +12,19 @@ Imports no TensorFlow.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from supair.config import Convergence, TrainingConfig, TrainingError, resolve
 
@@ -36,7 +37,10 @@ _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeEr
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, and rename it once it is on the disk."""
+    """Write a file beside its place, and rename it once it is on the disk; OSError if a link, a
+    device or a folder is there."""
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise OSError(errno.EEXIST, "there already, and no plain file", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -54,6 +58,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_whole(path: Path) -> bytes:
+    """What a file holds; OSError if it is no plain one, as pipes and devices may have no end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return path.read_bytes()
+
+
 def _sha256(*parts: Any) -> str:
     """Of bytes, and of what JSON can hold."""
     digest = hashlib.sha256()
@@ -64,14 +75,21 @@ def _sha256(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def read_configuration(directory: Path | str) -> dict[str, Any]:
-    """What a run's `config.json` holds; TrainingError if it is missing or damaged."""
-    path = Path(directory) / "config.json"
+@contextlib.contextmanager
+def _own_errors(directory: Path):
     try:
-        if not isinstance(content := json.loads(path.read_bytes()), dict):
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise TrainingError(f"{error.filename or directory}: cannot be used ({reason})") from None
+
+
+def read_configuration(directory: Path | str, name: str = "config.json") -> dict[str, Any]:
+    """What a run's `config.json` holds; TrainingError if it is missing or damaged."""
+    path = Path(directory) / name
+    try:
+        if not isinstance(content := json.loads(read_whole(path)), dict):
             raise ValueError("no JSON object")
-    except FileNotFoundError:
-        raise TrainingError(f"{path}: no such file; expected a run's folder") from None
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read ({error.strerror})") from None
     except _UNREADABLE as error:
@@ -105,23 +123,23 @@ def _checksum(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
     return _sha256(metadata, shapes, *(array.tobytes() for _, array in arrays))
 
 
-def _parse(path: Path, with_tensors: bool = True) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Metadata and named tensors of a file; ValueError if it is damaged."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length < os.path.getsize(path):
-            raise ValueError("no header")
-        metadata = json.loads(file.read(length))["__metadata__"]
-        file.seek(0)
-        try:
-            tensors = load(file.read()) if with_tensors else {}
-        except SafetensorError as error:
-            raise ValueError(str(error)) from None
+def _parse(path: Path, configuration: dict, with_tensors: bool = True) -> tuple[dict, dict]:
+    """Metadata and named tensors of a file; ValueError if it is damaged, or of another run."""
+    if path.exists() and not path.is_file():
+        raise ValueError("no plain file")
+    try:
+        with safe_open(path, "numpy") as file:
+            names, metadata = file.keys() if with_tensors else (), file.metadata()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
     if metadata["version"] != FORMAT_VERSION:
         raise ValueError(f"expected format version {FORMAT_VERSION}, found {metadata['version']}")
     checksum = metadata.pop("sha256")
     if with_tensors and checksum != _checksum(tensors, metadata):
         raise ValueError("its content does not match its checksum")
+    if metadata["configuration_sha256"] != _sha256(configuration):
+        raise ValueError("it belongs to another config.json")
     return metadata, tensors
 
 
@@ -133,47 +151,37 @@ def _checkpoints(directory: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=lambda n: (len(n), n), reverse=True)]
 
 
-def _newest(directory: Path, with_tensors: bool) -> tuple[Path, dict[str, np.ndarray], bytes]:
-    """The newest whole checkpoint and its variables, and the log up to there; none at first."""
-    configuration, log_path = _sha256(read_configuration(directory)), directory / "log.jsonl"
-    log = log_path.read_bytes() if log_path.exists() else b""
+def _newest(directory: Path, with_tensors: bool) -> tuple[Path, dict, bytes, list]:
+    """The newest whole checkpoint, its variables, the log up to there, its rows; none at first."""
+    configuration, log_path = read_configuration(directory), directory / "log.jsonl"
+    with _own_errors(directory):
+        log = read_whole(log_path) if log_path.exists() else b""
+        checkpoints = _checkpoints(directory)
     failures = []
-    for path in _checkpoints(directory):
+    for path in checkpoints:
         try:
-            metadata, tensors = _parse(path, with_tensors)
-            if metadata["configuration_sha256"] != configuration:
-                raise ValueError("it belongs to another config.json")
+            metadata, tensors = _parse(path, configuration, with_tensors)
             known = log[: int(metadata["log_length"])]
             if metadata["log_sha256"] != _sha256(known):
                 raise ValueError(f"it belongs to another log than {log_path.name}")
-            if path.name != _file_name(json.loads(known.splitlines()[-1])):
+            rows = [json.loads(line) for line in known.splitlines()]
+            if path.name != _file_name(rows[-1]):
                 raise ValueError("it is of another epoch than its name says")
         except _UNREADABLE as error:
             failures.append(f"{path}: cannot be used ({error})")
             continue
         for failure in failures:
             print(f"warning: {failure}; {path.name} is used instead", file=sys.stderr)
-        return path, tensors, known
+        return path, tensors, known, rows
     if failures:
         raise TrainingError(f"{'; '.join(failures)}; {_START_AGAIN}")
-    if any(row["epoch"] > 1 for row in _rows(log, log_path)):  # the first epoch may have been cut
+    if log.count(b'"elbo":') > 1:  # the first epoch may have been cut
         raise TrainingError(f"{directory / 'checkpoints'}: no checkpoint there; {_START_AGAIN}")
-    return directory, {}, b""
+    return directory, {}, b"", []
 
 
 def _file_name(row: dict[str, Any]) -> str:
     return f"epoch-{round(row['epoch']):05d}.safetensors"
-
-
-def _rows(log: bytes, path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a last line without its end is left out."""
-    try:
-        rows = [json.loads(line) for line in log.split(b"\n")[:-1]]
-        if not all({"step", "epoch", "train_seconds", "accuracy"} <= row.keys() for row in rows):
-            raise ValueError("a row that is no measurement")
-    except _UNREADABLE as error:
-        raise TrainingError(f"{path}: damaged ({error}); {_START_AGAIN}") from None
-    return rows
 
 
 def read_rows(directory: Path | str, with_tensors: bool = False) -> list[dict[str, Any]]:
@@ -187,7 +195,7 @@ def read_rows(directory: Path | str, with_tensors: bool = False) -> list[dict[st
     directory = Path(directory)
     if not (directory / "config.json").exists():
         return []
-    return _rows(_newest(directory, with_tensors)[2], directory / "log.jsonl")
+    return _newest(directory, with_tensors)[-1]
 
 
 def is_finished(rows: list[dict[str, Any]], epochs: int, convergence: Convergence | None) -> bool:
@@ -212,69 +220,70 @@ class RunFolder:
 
     def __init__(self, directory: Path | str, configuration: dict, lock_timeout: float = 0.0):
         self.directory, self._configuration = Path(directory), configuration
-        self._lock = filelock.FileLock(self.directory / "lock", timeout=lock_timeout)
+        self._lock, self._lock_timeout = contextlib.ExitStack(), lock_timeout
         self.rows: list[dict[str, Any]] = []
+        self._log = b""
 
     def __enter__(self) -> RunFolder:
         path = self.directory / "config.json"
-        with self._own_errors():
+        with contextlib.ExitStack() as stack, _own_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire()
-            except filelock.Timeout:
-                raise TrainingError(f"{self.directory}: in use by another process") from None
+            stack.push(self._lock)
+            self._acquire()
             if not path.exists():
+                if {"log.jsonl", "checkpoints"} & {*os.listdir(self.directory)}:
+                    raise TrainingError(f"{path}: missing beside a log; choose another folder")
                 write_whole(path, json.dumps(self._configuration, indent=2) + "\n")
-        try:
             require_configuration(self.directory, self._configuration)
-        except TrainingError:
-            self._lock.release()
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._lock.release()
+        self._lock.close()
+
+    def _acquire(self) -> None:
+        """Keep other processes out until this one ends; a copy of the folder is not locked."""
+        handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock.callback(os.close, handle)
+        end = time.monotonic() + self._lock_timeout
+        while True:
+            try:
+                import fcntl
+
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= end:
+                    raise TrainingError(f"{self.directory}: in use by another process") from None
+                time.sleep(0.1)
+            except (ImportError, OSError) as error:  # Windows, or a file system without locks
+                told = f"cannot be locked ({error}); see to it that no other process trains it"
+                return print(f"warning: {self.directory}: {told}", file=sys.stderr)
 
     def restore(self) -> dict[str, np.ndarray]:
-        """The newest whole checkpoint's variables, none at first; rows it does not know are cut."""
-        _, tensors, log = _newest(self.directory, with_tensors=True)
-        path = self.directory / "log.jsonl"
-        with self._own_errors():
-            for left in self.directory.rglob(".*.partial"):  # by a process that was killed
+        """The newest whole checkpoint's variables, none at first."""
+        _, tensors, self._log, self.rows = _newest(self.directory, with_tensors=True)
+        with _own_errors(self.directory):
+            for left in self.directory.rglob(".[cle]*.*.*.partial"):  # by a killed process
                 left.unlink()
-            if path.exists() and path.read_bytes() != log:
-                write_whole(path, log)
-        self.rows = _rows(log, path)
         return tensors
 
     def save(self, rows: list[dict[str, Any]], tensors: dict[str, np.ndarray]) -> None:
-        """Append an epoch's rows to the log, and write the checkpoint that knows them."""
-        log = self.directory / "log.jsonl"
-        with self._own_errors():
-            with open(log, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-            content = log.read_bytes()
-            checkpoint = _serialise(
-                tensors,
-                configuration_sha256=_sha256(self._configuration),
-                log_length=str(len(content)),
-                log_sha256=_sha256(content),
-            )
+        """Add an epoch's rows to the log, and write the checkpoint that knows them."""
+        lines = (json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        log = self._log + "".join(lines).encode()
+        checkpoint = _serialise(
+            tensors,
+            configuration_sha256=_sha256(self._configuration),
+            log_length=str(len(log)),
+            log_sha256=_sha256(log),
+        )
+        with _own_errors(self.directory):
             (self.directory / "checkpoints").mkdir(exist_ok=True)
+            write_whole(self.directory / "log.jsonl", log)
             write_whole(self.directory / "checkpoints" / _file_name(rows[-1]), checkpoint)
             for old in _checkpoints(self.directory)[KEPT_CHECKPOINTS:]:
                 old.unlink()
-        self.rows += rows
-
-    @contextlib.contextmanager
-    def _own_errors(self):
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or error
-            raise TrainingError(f"{self.directory}: cannot be used ({reason})") from None
+        self.rows, self._log = self.rows + rows, log
 
 
 def load_weights(model: Any, directory: Path | str) -> None:
@@ -294,9 +303,9 @@ def load_weights(model: Any, directory: Path | str) -> None:
             raise ValueError(different)
         path = Path(directory) / WEIGHTS
         if path.exists():
-            tensors = _parse(path)[1]
+            tensors = _parse(path, configuration)[1]
         else:
-            path, tensors, _ = _newest(Path(directory), with_tensors=True)
+            path, tensors, *_ = _newest(Path(directory), with_tensors=True)
     except _UNREADABLE as error:
         raise TrainingError(f"{path}: another model's, or damaged ({error})") from None
     if not tensors:
@@ -310,14 +319,18 @@ def assign(variables: dict[str, Any], tensors: dict[str, np.ndarray], path: Path
     for name in sorted(variables.keys() | tensors.keys()):
         expected = tuple(variables[name].shape) if name in variables else "no such variable"
         found = tensors[name].shape if name in tensors else "none"
-        if found != expected or not np.all(np.isfinite(tensors[name])):
+        good = found == expected and np.can_cast(tensors[name].dtype, variables[name].dtype)
+        if not good or not np.all(np.isfinite(tensors[name])):
             reason = f"{name}: expected finite numbers {expected}, found {found}"
             raise TrainingError(f"{path}: another model's, or damaged ({reason})")
     for name, variable in variables.items():
         variable.assign(tensors[name])
 
 
-def write_weights(model: Any, path: Path) -> None:
-    """Write a model's weights in half precision, whole or not at all."""
+def write_weights(model: Any, directory: Path, configuration: dict[str, Any]) -> None:
+    """Write a model's weights, in half precision, and the configuration that belongs to them."""
     halves = {MODEL_PREFIX + v.path: np.asarray(v, np.float16) for v in model.variables}
-    write_whole(path, _serialise(halves))
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / "config.json", json.dumps(configuration, indent=2) + "\n")
+    bound = _serialise(halves, configuration_sha256=_sha256(configuration))
+    write_whole(directory / WEIGHTS, bound)

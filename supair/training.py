@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import time
@@ -209,22 +210,30 @@ def make_step_runner(
 def train_epoch(make_steps, evaluator: Evaluator, config: TrainingConfig, order, done, bar):
     """Train for an epoch with the scenes in `order`, and measure every `log_every` steps and at its
     end; `done` is the row at the end of the epoch before.  Returns the epoch's rows."""
-    first, seconds, elbos, rows = done["step"], done["train_seconds"], [], []
+    first, seconds, elbos, rows = done["step"], [], [], []
     step, end = first, first + len(order)
     while step < end:
         number = min(steps_per_call(), config.log_every - step % config.log_every)
         new_elbos, new_seconds = make_steps(step, order[step - first : step - first + number])
-        step, seconds = step + len(new_elbos), seconds + new_seconds
+        step += len(new_elbos)
+        seconds.append(new_seconds)
         elbos += new_elbos.tolist()
         require_finite(elbos, f"the ELBO before step {step}")
         bar.update(len(new_elbos))
         if step % config.log_every == 0 or step == end:
-            row = {"step": step, "epoch": step / len(order), "train_seconds": seconds}
+            row = {"step": step, "epoch": step / len(order), "train_seconds": len(seconds)}
             row["train_elbo"] = sum(elbos) / len(elbos)
             elbos = []
             row |= evaluator.full() if step == end else evaluator.quick(step <= len(order))
             rows.append(row)
             bar.set_postfix(elbo=round(row["train_elbo"]), accuracy=row["accuracy"], refresh=False)
+    usual = np.quantile(seconds, 0.5, method="lower")
+    # A call in which the process stood still counts as much as most do.
+    counted = np.where(np.array(seconds) > max(5 * usual, usual + 1), usual, seconds)
+    for row in rows:  # which has the number of calls there
+        row["train_seconds"] = done["train_seconds"] + float(counted[: row["train_seconds"]].sum())
+    if left_out := float(np.sum(seconds - counted)):
+        rows[-1]["seconds_left_out"] = left_out
     return rows
 
 
@@ -277,11 +286,14 @@ def train(
         state |= optimizer.named_variables()
         if checkpoint := run.restore():
             assign(state, checkpoint, run.directory)
-        if is_finished(run.rows, epochs, convergence):
-            return run.rows
-
         last_epoch = convergence.max_epochs if convergence else epochs
         done = run.rows[-1] if run.rows else {"step": 0, "train_seconds": 0.0}
+        if is_finished(run.rows, epochs, convergence):
+            return run.rows
+        machine, before = describe_machine(), done.get("provenance", {})
+        if other := {name: v for name, v in before.items() if machine.get(name, v) != v}:
+            told = f"begun with {other}; the last digits may differ from here on"
+            print(f"note: {run.directory}: {told}", file=sys.stderr)
         bar = tqdm(
             total=last_epoch * steps_per_epoch,
             initial=done["step"],
@@ -290,23 +302,28 @@ def train(
             mininterval=1.0 if sys.stderr.isatty() else 60.0,
             dynamic_ncols=True,
         )
-        with bar, tensorflow_errors(run.directory):
+        whole = {name: np.array(variable) for name, variable in state.items()}
+        with bar, tensorflow_errors(run.directory), contextlib.ExitStack() as stack:
+            stack.callback(assign, state, whole, run.directory)  # what half an epoch has changed
             make_steps = make_step_runner(
                 model, optimizer, train_scenes, config, noise_size, compiled
             )
             evaluator = Evaluator(model, scenes["test"], compiled, noise_size, train_scenes)
-            writer = tf.summary.create_file_writer(str(run.directory / "tensorboard"))
+            writer = tf.summary.create_file_writer(os.fsencode(run.directory / "tensorboard"))
             while not is_finished(run.rows, epochs, convergence):
                 order = epoch_order(config, len(train_scenes), done["step"] // steps_per_epoch)
                 rows = train_epoch(make_steps, evaluator, config, order, done, bar)
-                for name, variable in state.items():
-                    require_finite(variable, f"{run.directory}: {name} after step {bar.n}")
-                rows[-1]["provenance"] = {**describe_machine(), **(provenance or {})}
-                run.save(rows, {name: np.asarray(variable) for name, variable in state.items()})
+                tensors = {name: np.array(variable) for name, variable in state.items()}
+                for name, array in tensors.items():
+                    require_finite(array, f"{run.directory}: {name} after step {bar.n}")
+                rows[-1]["provenance"] = {**machine, **(provenance or {})}
+                run.save(rows, tensors)
+                whole.update(tensors)
                 write_summaries(writer, rows, scenes["test"])
+                ends = is_finished(run.rows, epochs, convergence)
                 collapse = rows[-1].get("collapse")
-                if collapse and collapse != done.get("collapse"):
-                    what = f"collapsed, {collapse}, at step {rows[-1]['step']}"
+                if collapse and (ends or collapse != done.get("collapse")):
+                    what = f"collapsed, {collapse}, at {'its end, ' * ends}step {rows[-1]['step']}"
                     remedy = "another seed" if config.warm_up else "another seed or a warm-up"
                     bar.write(f"warning: {run.directory}: {what}; try {remedy}", sys.stderr)
                 done = rows[-1]

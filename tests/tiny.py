@@ -30,12 +30,12 @@ def scenes(size: int = 40, seed: int = 0) -> InMemoryScenes:
     return InMemoryScenes(images, counts, boxes)
 
 
-def train(directory, epochs, config=TRAINING, model=MODEL, data=None, **options):
+def train(directory, epochs, config=TRAINING, model=MODEL, data=None, trained=None, **options):
     """Five steps an epoch, unless the data are others; returns the trained model and the rows."""
     from supair.model import SuPAIR
     from supair.training import train
 
-    model = SuPAIR(model, config.seed)
+    model = trained or SuPAIR(model, config.seed)
     data = data or {"train": scenes(), "test": scenes(20, 1)}
     options = {"compiled": False, "identity": {"scenes": "squares"}, **options}
     return model, train(directory, model, data, config, epochs, **options)

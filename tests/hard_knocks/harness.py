@@ -1,4 +1,4 @@
-"""Crash tests: work, in a process of its own, is disturbed. The table of cases is at the end."""
+"""Crash tests: work, in a process of its own, is disturbed, or gets damaged files; see `cases`."""
 
 import functools
 import itertools
@@ -18,24 +18,27 @@ from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 from safetensors.numpy import load as parse_tensors
 
 import data
 import supair
+from supair import __main__ as command_line
 from supair import cli
-from supair.config import TrainingError
-from supair.run import load_weights, read_rows
+from supair.config import ConfigError, TrainingError, resolve
+from supair.run import load_weights, read_rows, write_weights
 from tests import tiny
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = replace(tiny.MODEL, num_steps=1, object=replace(tiny.MODEL.object, repetitions=1))
 CONFIG = replace(tiny.TRAINING, batch_size=16, log_every=1)  # two steps an epoch
 EPOCHS = 3  # in the last one, a checkpoint goes
-OPTIONS = "--side 12 --patch-size 6 --max-objects 1 --batch-size 8 --steps 250 --no-xla"
 
 # Processes are forked from one that has imported TensorFlow, which takes seconds.
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload([__name__, "supair.training", "supair.model"])
-os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+_needed = "supair.training", "supair.model", "supair.detect.results"
+_server.set_forkserver_preload(["tests.hard_knocks.cases", *_needed])
+os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # tells of semaphores of those killed
 
 
@@ -66,24 +69,31 @@ class Child:
         code, output = self.process.exitcode, self.output
         self.kill()
         assert code is not None and "Traceback" not in output, f"{code}: {output[-2000:]}"
+        if code == 2:  # of argparse
+            assert all(str(name) in output for name in names), output
         if code == 1:
             error = output.rpartition("error: ")[2]
             assert error.count("\n") == 1 and all(str(name) in error for name in names), output
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
-        return ("done", "refused")[code] if code < 2 else signal.Signals(code - 128).name
+        return ("done", "refused", "refused")[code] if code < 3 else signal.Signals(code - 128).name
 
     def expect(self, outcome: str, *names: Any) -> None:
         assert self.outcome(*names) == outcome, f"expected {outcome}: {self.output[-500:]}"
 
 
 def _run(output: str, function: Callable, *arguments: Any) -> None:
+    os.dup2(os.open(output, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    do(function, *arguments)
+
+
+def do(function: Callable, *arguments: Any) -> None:
+    """Call a function as a script does, small as its work may be."""
     import tensorflow as tf
 
     from supair import training
 
-    os.dup2(os.open(output, os.O_WRONLY), 1)
-    os.dup2(1, 2)
     # Operation by operation and step by step, there are the most moments.
     tf.config.run_functions_eagerly(True)
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -130,15 +140,21 @@ def train(folder: Path) -> None:
     tiny.train(folder, EPOCHS, CONFIG, MODEL)
 
 
-def train_by_command(folder: Path) -> None:
-    np.savez(f"{folder}.npz", images=tiny.scenes(64).images)
-    options = [*OPTIONS.split(), "--images", f"{folder}.npz", "--output", folder]
-    os.execv(sys.executable, [sys.executable, "-m", "supair", "train", *options])
+ALONE = "-c", "from tests.hard_knocks.harness import alone; alone()"
+
+
+def alone() -> None:
+    do(train, Path(sys.argv[1]))
+
+
+def train_alone(folder: Path) -> None:
+    os.execv(sys.executable, [sys.executable, *ALONE, folder])
 
 
 def run_in(folder: Path):
-    """The log without what depends on the clock, and the newest checkpoint."""
-    rows = [{**row, "train_seconds": None} for row in read_rows(folder)]
+    """The log without what depends on clock and machine, and the newest checkpoint."""
+    clock = dict.fromkeys(("train_seconds", "seconds_left_out", "provenance"))
+    rows = [{**row, **clock} for row in read_rows(folder)]
     newest = parse_tensors(max((folder / "checkpoints").iterdir()).read_bytes())
     return rows, {name: (array.shape, array.tobytes()) for name, array in newest.items()}
 
@@ -153,8 +169,24 @@ def data_in(folder: Path):
     return [(p.white, *(a[:].tobytes() for a in (p.images, p.counts, p.boxes))) for p in parts]
 
 
-TRAINING, COMMAND = Work(train, run_in), Work(train_by_command, run_in)
-DATA = Work(make_data, data_in)
+def write_model(folder: Path) -> None:
+    write_weights(supair.SuPAIR(MODEL, CONFIG.seed), folder, resolve("SuPAIR", MODEL, CONFIG, {}))
+
+
+def detect(folder: Path) -> None:
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    write_model(folder / "model")
+    np.savez(folder / "images.npz", images=tiny.scenes(40).images)
+    words = {"model": "model", "images": "images.npz", "output": "found"}
+    command_line.main(["detect", *(f"--{name}={folder / path}" for name, path in words.items())])
+
+
+def found_in(folder: Path):
+    return [(folder / "found" / name).read_bytes() for name in ("counts.csv", "boxes.json")]
+
+
+TRAINING, COMMAND = Work(train, run_in), Work(train_alone, run_in)
+DATA, DETECTION = Work(make_data, data_in), Work(detect, found_in)
 
 
 def kill(work: Work, folder: Path, rng: Random, index: int) -> str:
@@ -162,6 +194,34 @@ def kill(work: Work, folder: Path, rng: Random, index: int) -> str:
     time.sleep(rng.uniform(0, undisturbed(work)[1]))
     child.kill()
     return f"{len([*folder.glob('checkpoints/epoch-*'), *folder.glob('*.h5')])} whole files"
+
+
+def start_sweep(folder: Path, *more: str) -> subprocess.Popen:
+    """Two runs of two epochs by reproduce/train.py."""
+    options = "--model supair --dataset sprites --recipe robust --no-xla --threads 1 --seeds 0-1"
+    options = [*options.split(), "--epochs=2", f"--runs={folder}/runs", f"--data={folder}", *more]
+    command, quiet = [sys.executable, ROOT / "tests/tiny_reproduce.py"], subprocess.DEVNULL
+    return subprocess.Popen([*command, *options], stdout=quiet, stderr=quiet)
+
+
+def kill_sweeps(folder: Path, rng: Random, times: int) -> Iterator[str]:
+    """A sweep's processes end with it, and it goes on; one run at a time, or two on Dask."""
+    began, found, seconds = time.monotonic(), [], 0.0
+    for index in range(times + 1):  # first, undisturbed
+        place = folder / f"it{index}"
+        script = start_sweep(place, *["--dask=local"] * (index % 2))
+        if index:
+            time.sleep(rng.uniform(0.3, 0.9) * seconds)
+            others = psutil.Process(script.pid).children(recursive=True)
+            script.kill()
+            script.wait()
+            assert not psutil.wait_procs(others, 20)[1], "processes left behind"
+            yield f"{len(others)} processes ended with it"
+            script = start_sweep(place)
+        assert script.wait(600) == 0
+        found.append([run_in(run) for run in sorted(place.glob("runs/*/*/*/seed*"))])
+        assert len(found[-1]) == 2 and found[-1] == found[0], f"{place}: other results"
+        seconds = seconds or time.monotonic() - began
 
 
 def do_until(work: Work, folder: Path, moment: int) -> None:
@@ -237,6 +297,16 @@ def come_second(work: Work, folder: Path, rng: Random, index: int) -> str:
     return "first done" if index % 2 else "first killed"
 
 
+def vanish(work: Work, folder: Path, rng: Random, index: int) -> str:
+    child = Child(work.do, folder)
+    child.wait_for(lambda: len(list(folder.glob("checkpoints/epoch-*"))) > index % 2)
+    os.rename(folder, folder.with_name("elsewhere"))
+    outcome = child.outcome(folder)
+    assert outcome == "done" or not folder.exists(), outcome
+    os.rename(folder.with_name("elsewhere"), folder)
+    return outcome
+
+
 def do_thrice(work: Work, folder: Path, rng: Random, index: int) -> str:
     for child in [Child(work.do, folder) for _ in range(3)]:
         child.expect("done")
@@ -253,6 +323,7 @@ def copy(work: Work, folder: Path, rng: Random, index: int) -> str:
     return "done"
 
 
+FILES = r"\.json|\.jsonl|epoch-|\.h5|\.csv|\.npz|\.png|\.tiff"  # that messages must name
 WAYS: dict[str, Callable[[bytes, Random], bytes]] = {  # of changing a file from a byte on
     "bit": lambda rest, rng: bytes([rest[0] ^ 1 << rng.randrange(8)]) + rest[1:],
     "byte": lambda rest, rng: rng.randbytes(1) + rest[1:],
@@ -286,8 +357,8 @@ def damage_files(files: dict[str, list[Path]], uses: dict, rng: Random, times: i
             print(f"{use} with {name}, {way} from byte {at} ({part})", flush=True)
             try:
                 assert harmless(), "other numbers"
-            except (TrainingError, data.DataError) as error:
-                named = re.fullmatch(r".*(config\.json|log\.jsonl|epoch-|\.h5).*", str(error))
+            except (ConfigError, TrainingError, data.DataError) as error:
+                named = re.fullmatch(f".*({FILES}).*", str(error))
                 assert named, f"expected one line with a file, found {error}"
                 refused += 1
         print(f"outcome: {name}, refused by {refused} of {len(uses)}", flush=True)
@@ -325,39 +396,3 @@ def damaged(function: Callable, folder: Path, rng: Random, times: int) -> Iterat
     child = Child(function, folder / "it", rng, times)
     child.expect("done")
     yield from re.findall("^outcome: (.*)$", child.output, re.MULTILINE)
-
-
-class Case(NamedTuple):
-    name: str
-    done: str
-    holds: str
-    run: tuple  # a function and its arguments, but for a folder, random numbers and how many times
-    few: int  # times among the tests
-    many: int  # times with --full
-
-    def outcomes(self, times: int, seed: int) -> Iterator[str]:
-        function, *arguments = self.run
-        with tempfile.TemporaryDirectory() as folder:
-            os.chmod(folder, 0o755)  # for other users
-            yield from function(*arguments, Path(folder), Random(seed), times)
-
-
-KILL, STOP = "kill -9 at random moments", "SIGINT, SIGTERM, SIGHUP"
-SAME, CODE = "goes on to the undisturbed end", "exit code 128 + n, goes on to the same end"
-LINE, TRUE = "one line names the folder, later goes on", "refused by name, or the right numbers"
-CASES = [
-    Case("kill_training", KILL, SAME, (goes_on, TRAINING, kill), 3, 60),
-    Case("kill_writing", "kill -9 before a write", SAME, (goes_on, TRAINING, kill_writing), 4, 40),
-    Case("kill_data_making", KILL, SAME, (goes_on, DATA, kill), 4, 40),
-    Case("signals", STOP, CODE, (goes_on, TRAINING, send_signal), 3, 30),
-    Case("signals_to_command", STOP, CODE, (goes_on, COMMAND, send_signal), 1, 9),
-    Case("full_disk", "a disk of some KB", LINE, (goes_on, TRAINING, fill_disk), 2, 20),
-    Case("full_disk_data", "a disk of some KB", LINE, (goes_on, DATA, fill_disk), 2, 10),
-    Case("read_only", "no right to write", LINE, (goes_on, TRAINING, write_protect), 2, 4),
-    Case("read_only_data", "no right to write", LINE, (goes_on, DATA, write_protect), 2, 4),
-    Case("same_run", "a second process", LINE, (goes_on, TRAINING, come_second), 2, 6),
-    Case("same_data", "three processes make them", SAME, (goes_on, DATA, do_thrice), 1, 5),
-    Case("copied_run", "copied while it trains", SAME, (goes_on, TRAINING, copy), 1, 6),
-    Case("damaged_run", "bytes changed or lost", TRUE, (damaged, damage_run), 60, 600),
-    Case("damaged_data", "bytes changed or lost", TRUE, (damaged, damage_data), 30, 200),
-]

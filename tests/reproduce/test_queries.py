@@ -23,10 +23,7 @@ def test_the_script_runs_on_weights_of_ones_own(tmp_path, monkeypatch):
     for name, value in {**FEW, "PROBE": {"train": 30, "test": 20}}.items():
         monkeypatch.setattr(queries, name, value)
     monkeypatch.setitem(data.SIZES, "multi_mnist", (40, 60))
-    write_weights(MODEL, tmp_path / "weights.safetensors")
-    (tmp_path / "config.json").write_text(
-        json.dumps(resolve("SuPAIR", MODEL.config, tiny.TRAINING, {}))
-    )
+    write_weights(MODEL, tmp_path, resolve("SuPAIR", MODEL.config, tiny.TRAINING, {}))
     options = ["--model", str(tmp_path), "--data", str(tmp_path), "--output", str(tmp_path)]
     assert queries.main([*options, "--json", str(tmp_path / "a.json")]) == 0
     numbers = json.loads((tmp_path / "a.json").read_text())

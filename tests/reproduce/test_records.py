@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import common
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import tiny
 
-from reproduce import records
+from reproduce import records, table2
 from reproduce.experiments import Experiment
 from supair import config
 from supair.config import ConfigError
@@ -52,6 +54,13 @@ DAMAGES = {  # of a header, four lines of seed 4 and four of seed 11
     "cut line": lambda lines: [*lines[:-1], lines[-1][:-7]],
     "cell too many": lambda lines: [*lines[:-1], lines[-1] + ",1"],
     "nan": lambda lines: [line.replace("-0.875", "nan") for line in lines],
+    "infinity": lambda lines: [line.replace("-0.875", "1e999") for line in lines],
+    "text": lambda lines: [line.replace("-0.875", '"""a"""') for line in lines],
+    "half a step": lambda lines: [line.replace(",2,", ",2.0,") for line in lines],
+    "another epoch": lambda lines: [line.replace("0.6667", "0.7667") for line in lines],
+    "1e12 steps": lambda lines: [line.replace("2.0,6", "2.0,1000000000000") for line in lines],
+    "zero epochs": lambda lines: [line.replace("2.0,6", "0.0,6") for line in lines],
+    "long cell": lambda lines: [*lines, "4," + "1" * 200_000],
 }
 
 
@@ -61,6 +70,14 @@ def test_a_damaged_table_is_refused(tmp_path, damage):
     lines = (tmp_path / FILE).read_text().splitlines()
     (tmp_path / FILE).write_text("\n".join(damage(lines)))
     with pytest.raises(ConfigError, match=FILE):
+        read(tmp_path)
+
+
+def test_a_damaged_cell_is_named_by_its_line(tmp_path):
+    records.write_record(record(), tmp_path)
+    text = (tmp_path / FILE).read_text().replace("11,1.3333,4,", "11,1.3333,5,")
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(ConfigError, match=f"{FILE}, line 8.*step 4"):
         read(tmp_path)
 
 
@@ -110,7 +127,32 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path):
     load_weights(again, tmp_path / "pretrained" / "sprites")
     for variable, trained in zip(again.variables, model.variables):
         np.testing.assert_array_equal(variable.numpy(), trained.numpy().astype(np.float16))
+    (folder / records.BOXES).write_bytes(b"PK\x03\x04")
+    for use in (
+        lambda: records.read_boxes("sprites", folder),
+        lambda: records.main([str(run)], folder),
+    ):
+        with pytest.raises(ConfigError, match=records.BOXES):
+            use()
     records.write_record(record(), folder)  # of another configuration
     with pytest.raises(ConfigError, match="supair"):
         records.main([str(run)], folder)
     assert read(folder) == record()
+
+
+def test_output_that_is_not_ours_and_numbers_beyond_reason_are_refused(tmp_path, capsys):
+    for name, text in {"ours": '{"rows": []}', "yours": '{"name": 1}'}.items():
+        (tmp_path / name).write_text(text)
+    outputs = [f"--json={tmp_path / name}" for name in ("yours", "missing/a.json", ".")]
+    for wrong in (*outputs, "--seeds=0-2147483647", f"--seeds={'1' * 40}"):
+        with pytest.raises(SystemExit):
+            table2.parse(["--recorded", wrong])
+        assert f": error: argument {wrong.partition('=')[0]}: " in capsys.readouterr().err
+    for name in ("ours", "new"):
+        assert table2.parse(["--recorded", "--json", str(tmp_path / name)]).json.name == name
+    (tmp_path / "fig.pdf").write_text("yours")
+    with pytest.raises(ConfigError, match="fig.pdf"):
+        common.save_figure(plt.figure(), tmp_path / "fig")
+    (tmp_path / "fig.pdf").unlink()
+    for _ in range(2):
+        common.save_figure(plt.figure(), tmp_path / "fig")

@@ -107,6 +107,9 @@ def test_a_quick_run_shows_published_and_quick_without_a_verdict(small, capsys, 
     [last] = [line.split() for line in out.splitlines() if line.startswith("Sprites")]
     [multi_mnist, sprites] = json.loads(path.read_text())["rows"]
     result = sprites["results"]["quick"]["0"]
+    marked = "*" if result["collapse"] else ""
+    assert last[2].endswith(marked) and (f"\n{marked} " in out) == bool(marked)
+    last = [cell.strip("*") for cell in last]
     assert last[1:5] == ["99.2", f"{100 * result['accuracy']:.1f}", "5022", f"{result['elbo']:.0f}"]
     assert multi_mnist["dataset"] == "multi_mnist" and list(multi_mnist["results"]) == ["quick"]
 

@@ -1,6 +1,7 @@
 """Configuration, log and checkpoints: bound to each other, whole or refused."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -42,6 +43,13 @@ def flip(path):
     path.write_bytes(content)
 
 
+def swap(checkpoints):
+    first, second = sorted(checkpoints.iterdir())
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
 def delete_first_row(path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
 
@@ -79,6 +87,7 @@ def test_the_older_checkpoint_serves_when_the_newer_is_damaged(run, trained, cap
         ("config.json", truncate),
         ("config.json", lambda path: path.write_text("[]")),
         ("checkpoints", shutil.rmtree),
+        ("checkpoints", swap),
     ],
 )
 def test_a_run_whose_parts_do_not_belong_together_is_refused_by_all(run, name, damage):
@@ -131,6 +140,25 @@ def test_two_processes_cannot_train_one_run(run):
     assert use_everywhere(copied) == 3
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_of_and_used(run, monkeypatch, capsys, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with RunFolder(run, json.loads((run / "config.json").read_text())):
+        assert str(run) in capsys.readouterr().err
+
+
+def test_a_log_without_its_configuration_is_left_alone(run):
+    """It may be somebody else's."""
+    (run / "config.json").unlink()
+    before = (run / "log.jsonl").read_bytes()
+    with pytest.raises(TrainingError, match="config.json"):
+        tiny.train(run, 3)
+    assert (run / "log.jsonl").read_bytes() == before and not (run / "config.json").exists()
+
+
 def test_unusable_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="file"):
@@ -143,8 +171,7 @@ def test_unusable_folders_are_refused(tmp_path):
 def write_folder(directory, model):
     training = dataclasses.replace(tiny.TRAINING, seed=model.seed)
     settings = resolve(type(model).__name__, model.config, training, {})
-    (directory / "config.json").write_text(json.dumps(settings))
-    write_weights(model, directory / "weights.safetensors")
+    write_weights(model, directory, settings)
 
 
 def test_weights_alone_come_back_in_half_precision(tmp_path):
@@ -155,6 +182,11 @@ def test_weights_alone_come_back_in_half_precision(tmp_path):
     load_weights(other, tmp_path)
     for variable, copied in zip(model.variables, other.variables):
         np.testing.assert_allclose(copied, variable, rtol=1e-3, atol=1e-6)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"log_every": 3', '"log_every": 4'))
+    with pytest.raises(TrainingError, match="weights.safetensors.*config.json"):
+        load_weights(other, tmp_path)
+    (tmp_path / "config.json").write_text(config)
     flip(tmp_path / "weights.safetensors")
     with pytest.raises(TrainingError, match="weights.safetensors"):
         load_weights(other, tmp_path)
@@ -191,6 +223,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     (tmp_path / "a").write_text("old")
+    for name, make in (("link", lambda path: path.symlink_to("a")), ("pipe", os.mkfifo)):
+        make(tmp_path / name)
+        with pytest.raises(OSError, match=name):
+            write_whole(tmp_path / name, "new")
+        os.unlink(tmp_path / name)
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError):
         write_whole(tmp_path / "a", "new")

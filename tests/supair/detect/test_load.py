@@ -13,16 +13,14 @@ from supair.detect.images import Preparation
 from supair.detect.load import load_model
 from supair.extensions.object_models import PerStepSuPAIR
 from supair.model import SuPAIR
-from supair.run import WEIGHTS, write_weights
+from supair.run import write_weights
 
 
 def save(model, folder, **identity):
     """A folder as of `reproduce/pretrained`, and its configuration."""
-    folder.mkdir()
-    write_weights(model, folder / WEIGHTS)
     name, training = type(model).__name__, TrainingConfig(seed=model.seed)
     settings = resolve(name, model.config, training, identity)
-    (folder / "config.json").write_text(json.dumps(settings))
+    write_weights(model, folder, settings)
     return settings
 
 
