@@ -30,6 +30,7 @@ OUTDATED = "recorded with another configuration than today's recipe"
 # What the table shows of a row of the log, the factor of its unit, and digits behind the point.
 NUMBERS = {"accuracy": (100, 1), "elbo": (1, 0), "train_elbo_mean": (1, 0)}
 NUMBERS |= {"average_precision": (100, 1), "train_seconds": (1, 0)}
+OTHER_COLUMNS = ["train ELBO", "box AP, %", "train s"]
 NOTES = """
 Means ± standard deviations over all seeds. ELBO: of the test scenes; train ELBO: of the first 10,000
 training scenes, as the authors' code measures training batches. Box AP: average precision at IoU
@@ -96,16 +97,7 @@ def format_table(rows: list[Row]) -> str:
     columns = list(rows[0].results)
     blank, last, full = [""] * len(columns), columns[-1], "quick" not in columns
     table = [
-        [
-            "Table 2",
-            "count accuracy, %",
-            *blank,
-            "ELBO, nats",
-            *blank,
-            "train ELBO",
-            "box AP, %",
-            "train s",
-        ],
+        ["Table 2", "count accuracy, %", *blank, "ELBO, nats", *blank, *OTHER_COLUMNS],
         ["", *["published", *columns] * 2],
     ]
     head, behind = None, []
@@ -154,6 +146,19 @@ def _cells(row: Row, nothing: str = "-") -> list[str]:
     return cells
 
 
+def format_markdown(rows: list[Row]) -> str:
+    """The README's table: recorded runs of both recipes after so many epochs."""
+    known = {(row.model, row.recipe, row.dataset): row for row in rows[::-1] if not row.note}
+    lines = []
+    for model, dataset in TABLE_2:
+        recipes = [known[model, recipe, dataset] for recipe in ("robust", "paper")]
+        (told, robust, nats, test, train, *_), (_, paper, _, paper_test, *_) = map(_cells, recipes)
+        seeds = "; ".join(str(len(row.measured("recorded"))) for row in recipes)
+        cells = TITLES[model], TITLES[dataset], told, robust, paper, nats, train, test, paper_test
+        lines.append("| " + " | ".join([*cells, seeds]) + " |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     variants, datasets, failures = [], options.datasets, []
@@ -163,7 +168,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.recorded and len(options.models) > 1:
         names = [path.stem.split("-") for path in sorted(RECORDED.glob("*.csv"))]
         variants += dict.fromkeys((m, recipe) for m, recipe, _ in names if m not in MODELS)
-    if options.quick:
+    if options.markdown:
+        print(format_markdown(collect(options, variants, datasets)))
+    elif options.quick:
         models, where = (" and ".join(map(TITLES.get, x)) for x in (options.models, datasets))
         print(f"A quick run: {models} on {where}, {options.epochs} of {PAPER_EPOCHS} epochs.")
     else:
@@ -211,12 +218,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--converge", action="store_true", help="and on until the ELBO has converged"
     )
+    parser.add_argument("--markdown", action="store_true", help="--recorded as in README.md")
     common.add_json(parser, "the table", "rows")
     common.add_training(parser, recorded=True)
     options = parser.parse_args(argv)
     quick, recorded = options.quick, options.recorded
     if recorded and quick:
         parser.error("argument --quick: quick runs are not recorded")
+    if options.markdown and (not recorded or options.models or options.datasets or options.recipe):
+        parser.error("argument --markdown: goes with --recorded alone")
     if "all" in (options.models or ()):
         options.models = ALL_MODELS
     options.models = options.models or (["supair"] if quick else ["supair", "air"])
