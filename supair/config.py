@@ -233,8 +233,8 @@ class Annealing:
 
     epochs: int = 20
     factors: Mapping[str, float] = field(default_factory=dict)  # by part of the model
-    rise: tuple[float, float] = (0.2, 0.3)
-    fall_from: float = 0.3
+    rise: tuple[float, float] = (0.15, 0.25)
+    fall_from: float = 0.25
     last_factor: float = 0.02
 
     def __post_init__(self):
@@ -309,10 +309,10 @@ PAPER_MODELS = {
 SUPAIR_RECIPES = {
     "paper": TrainingConfig(),
     "robust": TrainingConfig(
-        batch_size=128,  # twice the steps in the same epochs
+        batch_size=64,  # more steps in the same epochs
         averaging=16.0,
         warm_up=WarmUp(),
-        annealing=Annealing(factors={"object": 3.0, "background": 10.0}),
+        annealing=Annealing(factors={"object": 5.0, "background": 10.0}),
         object_price=0.2,
     ),
 }
