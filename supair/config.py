@@ -185,7 +185,7 @@ class WarmUp:
     keep_prob: float = 0.3
     last_step_penalty: float = 30.0  # nats
     initial_learning_rate_factor: float = 2.0
-    steps: int = 1000
+    steps: int = 3000
 
     extra_noise = 0  # standard normal numbers a step of a scene, beside the model's own
 
@@ -233,8 +233,8 @@ class Annealing:
 
     epochs: int = 20
     factors: Mapping[str, float] = field(default_factory=dict)  # by part of the model
-    rise: tuple[float, float] = (0.15, 0.25)
-    fall_from: float = 0.25
+    rise: tuple[float, float] = (0.25, 0.35)
+    fall_from: float = 0.3
     last_factor: float = 0.02
 
     def __post_init__(self):
