@@ -185,7 +185,7 @@ class WarmUp:
     keep_prob: float = 0.3
     last_step_penalty: float = 30.0  # nats
     initial_learning_rate_factor: float = 2.0
-    steps: int = 3000
+    steps: int = 4000
 
     extra_noise = 0  # standard normal numbers a step of a scene, beside the model's own
 
