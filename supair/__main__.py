@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import inspect
 import itertools
+import math
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tqdm import tqdm
 import supair  # whose names bring TensorFlow when they are used, and not before
 from supair import cli
 from supair.config import SUPAIR_RECIPES, ModelConfig, background_spn, object_spn, require
+from supair.detect import report
 from supair.detect import suggest as suggestions
 from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
@@ -55,8 +57,7 @@ def train(arguments: argparse.Namespace) -> int:
     )
     images = read_images(arguments.images, arguments.array, arguments.counts)
     _, layout, preparation, config = _plan(arguments, images)
-    total = None if layout.fit == "tile" else len(images.names)
-    prepared = tqdm(preparation.scenes(images), "preparing", total, unit="scene", disable=None)
+    prepared = tqdm(preparation.scenes(images), "preparing", unit="scene", disable=None)
     scenes = np.stack([scene for scene, _ in prepared])
     suggested = suggestions.suggest_variances(scenes)
     of_object = arguments.object_variance or suggested.object
@@ -72,7 +73,9 @@ def train(arguments: argparse.Namespace) -> int:
     epochs = -(-arguments.steps // steps_per_epoch)
     if annealing := training.annealing:
         annealing = dataclasses.replace(annealing, epochs=epochs)
-        training = dataclasses.replace(training, annealing=annealing)
+        calm = math.ceil(annealing.rise[0] * epochs * steps_per_epoch)  # the warm-up has to end in
+        warm_up = dataclasses.replace(training.warm_up, steps=min(calm, training.warm_up.steps))
+        training = dataclasses.replace(training, annealing=annealing, warm_up=warm_up)
     those = "those trained on" if len(data["train"]) == len(scenes) else "those held out"
     identity = {
         "preparation": dataclasses.asdict(preparation),
@@ -88,9 +91,9 @@ def train(arguments: argparse.Namespace) -> int:
         f"{epochs} epochs of {steps_per_epoch} steps; Ctrl-C ends, and the same command goes on",
         flush=True,
     )
+    options = {"title": str(output), "compiled": arguments.xla, "identity": identity}
     model = supair.SuPAIR(config, arguments.seed)
-    options = {"title": str(output), "compiled": arguments.xla}
-    *_, last = supair.train(output, model, data, training, epochs, identity=identity, **options)
+    *_, last = supair.train(output, model, data, training, epochs, **options)
     print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['elbo']:.0f} on {those}")
     if last["accuracy"] is None:
         print(f"objects found in {those}: {_histogram(last['counts_found'])}")
@@ -110,27 +113,23 @@ def detect(arguments: argparse.Namespace) -> int:
     boxes.json    the same, as COCO has it
     index.html    what was found, to be looked at; and overlays/, contact_sheet.png
     """
-    directory = find_model(arguments.model)
-    from supair.detect import report, results  # bring Matplotlib and TensorFlow
-
     report.check_output(arguments.output, arguments.images)
+    directory = find_model(arguments.model)
     images = read_images(arguments.images, arguments.array, arguments.counts)
+    from supair.detect import results  # brings TensorFlow
+
     model, preparation = load_model(directory)
     if arguments.fit:
         overlap = tile_overlap(model.config) if arguments.fit == "tile" else 0
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
-    preparation, said = preparation.adapted(images, arguments.levels)
-    detections = results.detect(model, preparation, images, arguments.min_score)
-    doubts = results.find_doubts(detections)
-    doubts += [results.Doubt(text, range(len(images.names))) for text in said]
+    how = arguments.levels, arguments.min_score
+    detections, doubts = results.find_objects(model, preparation, images, *how)
     report.write_results(arguments.output, images, detections, doubts, arguments.overlays)
     counts = np.array([len(found.boxes) for found in detections])
     print(
         f"{counts.sum()} objects in {len(counts)} images: {_histogram(np.bincount(counts))}; "
         f"see {arguments.output / 'index.html'}"
     )
-    for doubt in doubts:
-        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
     if images.boxes is not None:
@@ -161,21 +160,20 @@ def _plan(
     arguments: argparse.Namespace, images: Images
 ) -> tuple[suggestions.Sizes, suggestions.Layout, Preparation, ModelConfig]:
     """What the options say and, where they do not, the images suggest."""
-    options = ("fit", "zoom", "side", "object_size", "max_objects")
-    told = {name: getattr(arguments, name) for name in options}
     preparation, _ = Preparation().adapted(images, trained=False)
     sizes = suggestions.find_sizes(images, preparation)
-    layout = suggestions.suggest_layout(sizes, **told)
-    for doubt in sizes.doubts if told["object_size"] is None else ():
+    told = arguments.fit, arguments.side, arguments.object_size, arguments.max_objects
+    layout = suggestions.suggest_layout(sizes, *told)
+    for doubt in [] if arguments.object_size else sizes.doubts:
         print(f"unsure about objects and their sizes: {doubt}", file=sys.stderr)
-    patch = arguments.patch_size or min(ModelConfig.patch_size, layout.side)
-    smallest, largest = layout.object_size
+    patch = min(ModelConfig.patch_size, layout.side)
+    smallest, largest = (size * layout.zoom / patch for size in layout.object_size)
     config = ModelConfig(
         scene_size=layout.side,
         patch_size=patch,
         num_steps=layout.max_objects + 1,  # the last step is to spare, see `WarmUp`
-        scale_min=smallest / patch,
-        scale_max=largest / patch,
+        scale_min=smallest,
+        scale_max=largest,
     )
     overlap = tile_overlap(config) if layout.fit == "tile" else 0
     changes = {"side": layout.side, "fit": layout.fit, "overlap": overlap, "zoom": layout.zoom}
@@ -216,11 +214,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         option("--counts", metavar="NAME", help="of true counts in a file (default: if usual)")
         option("--fit", choices=FITS, help="make each image one scene, or cut it into many")
         if function is not detect:
-            option("--zoom", type=float, help="of images that are cut into many scenes")
             option("--side", **number, help="of a scene in pixels")
-            option("--object-size", **pair, help="widths in a scene")
+            option("--object-size", **pair, help="widths in pixels of the images")
             option("--max-objects", **number, help="in a scene; one more is found")
-            option("--patch-size", **number, help="the object model's side (default: 28)")
     option("--output", type=Path, default=Path("suggested.png"), metavar="FILE", help="to draw in")
     output = {"type": Path, "required": True, "metavar": "DIR", "help": "where to write"}
     option = commands.choices["detect"].add_argument
@@ -234,7 +230,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     option("--output", **output)
     option("--object-variance", **pair, help="bounds for leaves (default: by the images' noise)")
     option("--background-variance", **pair, help="likewise")
-    option("--steps", **number, default=2000, help="rounded up to epochs (default: 2000)")
+    option("--steps", **number, default=4000, help="rounded up to epochs (default: 4000)")
     option("--batch-size", **number, default=128, help="scenes a step (default: 128)")
     option("--seed", type=int, default=0, help="of weights, structures, order, noise (default: 0)")
     option("--recipe", choices=SUPAIR_RECIPES, default="robust", help="default: robust")

@@ -117,11 +117,11 @@ def _list_arrays(path: Path) -> dict[str, _Array]:
     kind, arrays = path.suffix.lower(), {}
     require(kind in _ARRAYS, f"a folder, or a file of {' '.join((*_PICTURES, *_ARRAYS))}", kind)
     if kind == ".npy":
-        return {"images": _npy_array(open(path, "rb"), path.stat().st_size, path)}
+        return {"images": _npy_array(open(path, "rb"), path.stat().st_size)}
     if kind == ".npz":
         archive = zipfile.ZipFile(path)
         for member in archive.infolist():
-            array = _npy_array(archive.open(member), member.compress_size, path, member.filename)
+            array = _npy_array(archive.open(member), member.compress_size)
             arrays[member.filename.removesuffix(".npy")] = array
         return arrays
 
@@ -130,7 +130,7 @@ def _list_arrays(path: Path) -> dict[str, _Array]:
             outside = item.is_virtual or item.external  # may be any file of the system's
             require(not outside, f"{name} in the file itself", "external or virtual storage")
             white = item.parent.attrs.get("white", 255)  # data/ has another for Sprites
-            as_is = white == 255 or item.dtype != np.uint8 or item.ndim < 3
+            as_is = white == 255 or item.ndim < 3
             read = item.__getitem__ if as_is else lambda rows: item[rows] / np.float32(white)
             stored = item.id.get_storage_size()
             arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: read(slice(*rows)))
@@ -139,16 +139,14 @@ def _list_arrays(path: Path) -> dict[str, _Array]:
     return arrays
 
 
-def _npy_array(file, stored: int, path: Path, member: str = "") -> _Array:
+def _npy_array(file, stored: int) -> _Array:
     """Of an open .npy file, or a member of an .npz file."""
     read_header = "read_array_header_{}_{}".format(*np.lib.format.read_magic(file))
     shape, by_column, dtype = getattr(np.lib.format, read_header)(file)
     start, row = file.tell(), dtype.itemsize * math.prod(shape[1:])
 
     def read(first: int, last: int) -> np.ndarray:
-        if by_column:  # has no rows in one piece
-            content = np.load(path, allow_pickle=False)
-            return (content[member] if member else content)[first:last]
+        require(not by_column, "images one after the other (C order)", "Fortran's order")
         file.seek(start + first * row)
         content = np.frombuffer(file.read((last - first) * row), dtype)
         return content.reshape(last - first, *shape[1:])
@@ -381,16 +379,14 @@ class Preparation:
     inverted: bool = False
     # Images whose own levels differ by more than this have these, see `Levels`; None: none have.
     tolerance: float | None = None
-    zoom: float = 1.0  # by which images are resized before they are cut into tiles
+    zoom: float = 1.0  # scene pixels to one of an image that is cut into tiles
 
     def __post_init__(self):
         require(self.fit in (None, *FITS), f"a fit out of None, {', '.join(FITS)}", self.fit)
         require(0 <= self.overlap < self.side, f"0 <= overlap < side {self.side}", self.overlap)
         good = -math.inf < self.black < self.white < math.inf
         require(good, "finite levels, black below white", (self.black, self.white))
-        require(0.01 <= self.zoom <= 10, "a zoom from 0.01 to 10", self.zoom)
-        good = self.tolerance is None or self.tolerance >= 0
-        require(good, "a tolerance of at least 0", self.tolerance)
+        require(0 < self.zoom <= 10, "a zoom above 0 and at most 10", self.zoom)
 
     @property
     def levels(self) -> Levels:
@@ -447,26 +443,19 @@ class Preparation:
           ConfigError: if an image does not have the size.
         """
         for number, picture in enumerate(images.pictures):
-            levels = self.levels_of(picture)
-            for scene, window in self._cut(luminance(picture), images.names[number]):
+            levels, grey = self.levels_of(picture), luminance(picture)
+            if self.fit == "tile":
+                pieces = cut_tiles(grey, self.side, self.overlap, self.zoom)
+            else:
+                size = f"{self.side} x {self.side} pixels of image {images.names[number]}"
+                good = self.fit == "resize" or grey.shape == (self.side, self.side)
+                require(good, f"{size}, or --fit resize or tile", grey.shape)
+                pieces = [resize(grey, self.side)]
+            for scene, window in pieces:
                 scene = levels.stretch(scene)
                 if np.ptp(scene) < 0.5 and np.ptp(gaussian_filter(scene, 2)) < _EMPTY:
                     scene[:] = 0
                 yield np.round(255 * scene).astype(np.uint8), (number, window)
-
-    def _cut(self, levels: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, Window]]:
-        side, (height, width) = self.side, levels.shape
-        if self.fit != "tile":
-            expected = f"{side} x {side} pixels of image {name}, or --fit resize or tile"
-            good = self.fit == "resize" or (height, width) == (side, side)
-            require(good, expected, f"{width} x {height}")
-            yield resize(levels, side)
-            return
-        size = max(1, round(self.zoom * width)), max(1, round(self.zoom * height))
-        if size != (width, height):
-            levels = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
-        for scene, window in cut_tiles(levels, side, self.overlap):
-            yield scene, window.zoomed(width / size[0], height / size[1])
 
 
 def sample(things: Sequence, most: int) -> Sequence:

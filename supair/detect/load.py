@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,24 +35,20 @@ class Detector(NamedTuple):
 
     def detect(self, images, levels: str = "auto") -> Detections:
         """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
-        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.
+        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.  Why the
+        result may be wrong is printed.
 
         Raises:
           ConfigError: if the images cannot be read, or do not fit the preparation.
         """
-        from supair.detect.results import detect  # brings TensorFlow
+        from supair.detect.results import find_objects  # brings TensorFlow
 
         if isinstance(images, (str, Path)):
             images = read_images(Path(images))
         else:
-            pictures = [
-                as_picture(np.asarray(array), f"image {n}") for n, array in enumerate(images)
-            ]
-            images = Images([*map(str, range(len(pictures)))], pictures)
-        preparation, said = self.preparation.adapted(images, levels)
-        for line in said:
-            print(f"warning: {line}", file=sys.stderr)
-        found = detect(self.model, preparation, images)
+            names = [f"image {number}" for number in range(len(images))]
+            images = Images(names, [as_picture(np.asarray(x), n) for x, n in zip(images, names)])
+        found, _ = find_objects(self.model, self.preparation, images, levels)
         boxes, scores = [image.boxes for image in found], [image.score for image in found]
         return Detections(np.array([len(few) for few in boxes]), boxes, scores)
 

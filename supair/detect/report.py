@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -23,8 +24,10 @@ from tqdm import tqdm
 
 from supair.config import ConfigError
 from supair.detect.images import Images, as_levels, level_step, luminance
-from supair.detect.results import Detection, Doubt
 from supair.run import write_whole
+
+if TYPE_CHECKING:  # brings TensorFlow
+    from supair.detect.results import Detection, Doubt
 
 _RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
 _PARTIAL = ".supair-partial."  # begins the name of a folder of results that are being written
@@ -32,7 +35,7 @@ _FORMULA = tuple("=+-@\t\r")  # a cell that begins so would be run by a spreadsh
 _COLOURS = colormaps["viridis"]  # of scores from 0 to 1
 _SHEET_SIDE = 6  # overlays along each side of the contact sheet
 _CELL = 160  # pixels of an overlay there
-_OVERLAY_SIDES = 300, 2000  # pixels, least and most of the longer side of an overlay
+_DRAWN_SIDES = 300, 2000  # pixels, least and most of the longer side of an overlay
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Objects found</title><style>
@@ -86,8 +89,8 @@ def write_results(
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory) as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
-        for folder in (new, old, new / "overlays"):
-            folder.mkdir()
+        old.mkdir()
+        (new / "overlays").mkdir(parents=True)
         drawn = _draw_pictures(new, images, detections[:overlays])
         _write_tables(new, images.names, detections, doubts, drawn)
         _write_page(new / "index.html", images.names, detections, doubts, drawn)
@@ -140,7 +143,9 @@ def _draw_pictures(directory: Path, images: Images, detections: list[Detection])
     """Draw overlays and a contact sheet of the first; returns the overlays' paths."""
     drawn, thumbnails = [], []
     for number, found in enumerate(tqdm(detections, "drawing", unit="image", disable=None)):
-        overlay = draw_overlay(images.pictures[number], found)
+        colours = [to_hex(_COLOURS(float(score))) for score in found.score]
+        text = str(len(found.boxes))
+        overlay = draw_boxes(images.pictures[number], found.boxes, colours, text)
         name = re.sub(r"[^\w.-]", "_", images.names[number])[:50]  # may be too long, or no file's
         drawn.append(f"overlays/{number:05d}_{name}.png")
         overlay.save(directory / drawn[-1])
@@ -150,20 +155,17 @@ def _draw_pictures(directory: Path, images: Images, detections: list[Detection])
     cell = np.max([image.size for image in thumbnails], axis=0) + 4
     rows = -(-len(thumbnails) // _SHEET_SIDE)
     width, height = cell * [min(_SHEET_SIDE, len(thumbnails)), rows]
-    sheet = Image.new("RGB", (max(width, 200), height + 24))
+    sheet = Image.new("RGB", (width, height))
     for number, image in enumerate(thumbnails):
         sheet.paste(image, tuple(cell * [number % _SHEET_SIDE, number // _SHEET_SIDE] + 2))
-    legend = _COLOURS(np.tile(np.linspace(0, 1, 100), [10, 1]), bytes=True)[..., :3]
-    sheet.paste(Image.fromarray(legend), (60, height + 7))
-    ImageDraw.Draw(sheet).text((4, height + 5), "score 0" + 29 * " " + "1", font_size=12)
     sheet.save(directory / "contact_sheet.png")
     return drawn
 
 
-def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
-    """The image, enlarged if it is small and made smaller if it is large, its grey levels stretched
-    to black and white, with all boxes in the colours of their scores and their number."""
-    least, most = _OVERLAY_SIDES
+def draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: list, text="") -> Image.Image:
+    """An image, enlarged if it is small and made smaller if it is large, its grey levels stretched
+    to black and white, with boxes [n, 4] in their colours, and a text."""
+    least, most = _DRAWN_SIDES
     longer = max(picture.shape[:2])
     skip, zoom = -(-longer // most), max(1, -(-least // longer))
     levels = picture[::skip, ::skip]
@@ -175,13 +177,11 @@ def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
     overlay = Image.fromarray(np.uint8(np.round(255 * stretched))).convert("RGB")
     overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
     longer, pen = max(overlay.size), ImageDraw.Draw(overlay)
-    for box, score in zip(found.boxes * (zoom / skip), found.score):
-        left, top, right, bottom = *box[:2], *np.maximum(box[:2], box[:2] + box[2:] - 1)
-        pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline="black")
-        colour, width = to_hex(_COLOURS(float(score))), max(2, longer // 200)
-        pen.rectangle([left, top, right, bottom], outline=colour, width=width)
+    for box, colour in zip(boxes * (zoom / skip), colours):
+        corners = [*box[:2], *np.maximum(box[:2], box[:2] + box[2:] - 1)]
+        pen.rectangle(corners, outline=colour, width=max(2, longer // 200))
     style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2}
-    pen.text((3, 3), str(len(found.boxes)), font_size=max(14, longer // 16), **style)
+    pen.text((3, 3), text, font_size=max(14, longer // 16), **style)
     return overlay
 
 
