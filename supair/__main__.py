@@ -52,30 +52,25 @@ def train(arguments: argparse.Namespace) -> int:
     others = {path.name for path in output.iterdir()} - {"lock"} if output.is_dir() else set()
     good = not others or "config.json" in others
     require(good, f"--output {output} to be a run or empty", ", ".join(sorted(others)[:3]))
-    training = dataclasses.replace(
-        SUPAIR_RECIPES[arguments.recipe], seed=arguments.seed, batch_size=arguments.batch_size
-    )
+    own = {"seed": arguments.seed, "batch_size": arguments.batch_size}
+    training = dataclasses.replace(SUPAIR_RECIPES["robust"], **own)
     images = read_images(arguments.images, arguments.array, arguments.counts)
     _, layout, preparation, config = _plan(arguments, images)
     prepared = tqdm(preparation.scenes(images), "preparing", unit="scene", disable=None)
     scenes = np.stack([scene for scene, _ in prepared])
-    suggested = suggestions.suggest_variances(scenes)
-    of_object = arguments.object_variance or suggested.object
-    of_background = arguments.background_variance or suggested.background
-    config = dataclasses.replace(
-        config, object=object_spn(*of_object), background=background_spn(*of_background)
-    )
+    noise, of_object, of_background = suggestions.suggest_variances(scenes)
+    of_object = arguments.object_variance or of_object
+    of_background = arguments.background_variance or of_background
+    spns = {"object": object_spn(*of_object), "background": background_spn(*of_background)}
+    config = dataclasses.replace(config, **spns)
     data = split(scenes, None if layout.fit == "tile" else images.counts, arguments.seed)
-    steps_per_epoch = len(data["train"]) // training.batch_size
-    if steps_per_epoch < LEAST_EPOCH:
-        steps_per_epoch = LEAST_EPOCH
-        training = dataclasses.replace(training, steps_per_epoch=steps_per_epoch)
+    steps_per_epoch = max(LEAST_EPOCH, len(data["train"]) // training.batch_size)
     epochs = -(-arguments.steps // steps_per_epoch)
-    if annealing := training.annealing:
-        annealing = dataclasses.replace(annealing, epochs=epochs)
-        calm = math.ceil(annealing.rise[0] * epochs * steps_per_epoch)  # the warm-up has to end in
-        warm_up = dataclasses.replace(training.warm_up, steps=min(calm, training.warm_up.steps))
-        training = dataclasses.replace(training, annealing=annealing, warm_up=warm_up)
+    annealing = dataclasses.replace(training.annealing, epochs=epochs)
+    # The warm-up has to end before the SPNs' rates rise.
+    steps = min(training.warm_up.steps, math.ceil(annealing.rise[0] * epochs * steps_per_epoch))
+    own = {"warm_up": dataclasses.replace(training.warm_up, steps=steps), "annealing": annealing}
+    training = dataclasses.replace(training, steps_per_epoch=steps_per_epoch, **own)
     those = "those trained on" if len(data["train"]) == len(scenes) else "those held out"
     identity = {
         "preparation": dataclasses.asdict(preparation),
@@ -83,10 +78,10 @@ def train(arguments: argparse.Namespace) -> int:
     }
     print(
         f"{len(images.pictures)} images, {len(scenes)} scenes of {config.scene_size} x "
-        f"{config.scene_size} pixels, {len(data['test'])} of them to measure the bound on\n"
+        f"{config.scene_size} pixels, the bound is measured on {len(data['test'])} of them\n"
         f"grey levels {preparation.levels} become 0 to 1\n"
         f"{layout.options}: one object more is found ({config.num_steps} steps)\n"
-        f"noise of {suggested.noise:.4f}: --object-variance {' '.join(map(str, of_object))} "
+        f"noise of {noise:.4f}: --object-variance {' '.join(map(str, of_object))} "
         f"--background-variance {' '.join(map(str, of_background))}\n"
         f"{epochs} epochs of {steps_per_epoch} steps; Ctrl-C ends, and the same command goes on",
         flush=True,
@@ -123,7 +118,7 @@ def detect(arguments: argparse.Namespace) -> int:
         overlap = tile_overlap(model.config) if arguments.fit == "tile" else 0
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
     how = arguments.levels, arguments.min_score
-    detections, doubts = results.find_objects(model, preparation, images, *how)
+    detections, doubts = results.detect(model, preparation, images, *how)
     report.write_results(arguments.output, images, detections, doubts, arguments.overlays)
     counts = np.array([len(found.boxes) for found in detections])
     print(
@@ -145,7 +140,7 @@ def suggest(arguments: argparse.Namespace) -> int:
     images = read_images(arguments.images, arguments.array, arguments.counts)
     sizes, layout, preparation, _ = _plan(arguments, images)
     few = itertools.islice(preparation.scenes(images), 2000)
-    noise = suggestions.suggest_variances(np.stack([scene for scene, _ in few])).noise
+    noise, *_ = suggestions.suggest_variances(np.stack([scene for scene, _ in few]))
     require(not arguments.output.exists(), f"--output {arguments.output} to be new", "a file")
     suggestions.draw_suggestion(sizes, layout).save(arguments.output, "png")
     small, middle, large = sizes.quantiles
@@ -156,25 +151,17 @@ def suggest(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(
-    arguments: argparse.Namespace, images: Images
-) -> tuple[suggestions.Sizes, suggestions.Layout, Preparation, ModelConfig]:
-    """What the options say and, where they do not, the images suggest."""
+def _plan(arguments: argparse.Namespace, images: Images) -> tuple:
+    """Sizes, Layout, Preparation and ModelConfig, as the options say and the images suggest."""
     preparation, _ = Preparation().adapted(images, trained=False)
     sizes = suggestions.find_sizes(images, preparation)
     told = arguments.fit, arguments.side, arguments.object_size, arguments.max_objects
     layout = suggestions.suggest_layout(sizes, *told)
     for doubt in [] if arguments.object_size else sizes.doubts:
         print(f"unsure about objects and their sizes: {doubt}", file=sys.stderr)
-    patch = min(ModelConfig.patch_size, layout.side)
+    patch, steps = min(ModelConfig.patch_size, layout.side), layout.max_objects + 1  # see `WarmUp`
     smallest, largest = (size * layout.zoom / patch for size in layout.object_size)
-    config = ModelConfig(
-        scene_size=layout.side,
-        patch_size=patch,
-        num_steps=layout.max_objects + 1,  # the last step is to spare, see `WarmUp`
-        scale_min=smallest,
-        scale_max=largest,
-    )
+    config = ModelConfig(layout.side, patch, steps, scale_min=smallest, scale_max=largest)
     overlap = tile_overlap(config) if layout.fit == "tile" else 0
     changes = {"side": layout.side, "fit": layout.fit, "overlap": overlap, "zoom": layout.zoom}
     return sizes, layout, dataclasses.replace(preparation, **changes), config
@@ -185,10 +172,8 @@ def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str,
     order = np.random.default_rng(seed).permutation(len(scenes))
     held_out = min(HELD_OUT[1], int(HELD_OUT[0] * len(scenes)))
     parts = {"train": order[held_out:], "test": order[:held_out] if held_out else order}
-    return {
-        name: InMemoryScenes(scenes[part], None if counts is None else counts[part])
-        for name, part in parts.items()
-    }
+    counts_of = dict.fromkeys(parts) if counts is None else {n: counts[parts[n]] for n in parts}
+    return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}
 
 
 def _histogram(numbers) -> str:
@@ -198,9 +183,8 @@ def _histogram(numbers) -> str:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supair", description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(
-        required=True, metavar="train | detect | suggest", help="each has -h"
-    )
+    names = "train | detect | suggest"
+    commands = parser.add_subparsers(required=True, metavar=names, help="each has -h")
     number = {"type": _at_least_1, "metavar": "N"}
     pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
     of_images = "a folder of pictures, a picture, or a file of arrays (.npy, .npz, HDF5)"
@@ -209,7 +193,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(function.__name__, description=text, formatter_class=raw)
         command.set_defaults(run=function)
         option = command.add_argument
-        option("--images", type=_existing, required=True, metavar="PATH", help=of_images)
+        option("--images", type=Path, required=True, metavar="PATH", help=of_images)
         option("--array", metavar="NAME", help="of the images in a file (default: if usual)")
         option("--counts", metavar="NAME", help="of true counts in a file (default: if usual)")
         option("--fit", choices=FITS, help="make each image one scene, or cut it into many")
@@ -233,15 +217,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     option("--steps", **number, default=4000, help="rounded up to epochs (default: 4000)")
     option("--batch-size", **number, default=128, help="scenes a step (default: 128)")
     option("--seed", type=int, default=0, help="of weights, structures, order, noise (default: 0)")
-    option("--recipe", choices=SUPAIR_RECIPES, default="robust", help="default: robust")
     option("--no-xla", dest="xla", action="store_false", help="do not compile (slower)")
     return parser.parse_args(argv)
-
-
-def _existing(text: str) -> Path:
-    if not Path(text).exists():
-        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
-    return Path(text)
 
 
 def _at_least_1(text: str) -> int:

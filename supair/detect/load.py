@@ -41,14 +41,14 @@ class Detector(NamedTuple):
         Raises:
           ConfigError: if the images cannot be read, or do not fit the preparation.
         """
-        from supair.detect.results import find_objects  # brings TensorFlow
+        from supair.detect.results import detect  # brings TensorFlow
 
         if isinstance(images, (str, Path)):
             images = read_images(Path(images))
         else:
             names = [f"image {number}" for number in range(len(images))]
             images = Images(names, [as_picture(np.asarray(x), n) for x, n in zip(images, names)])
-        found, _ = find_objects(self.model, self.preparation, images, levels)
+        found, _ = detect(self.model, self.preparation, images, levels)
         boxes, scores = [image.boxes for image in found], [image.score for image in found]
         return Detections(np.array([len(few) for few in boxes]), boxes, scores)
 

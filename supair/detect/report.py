@@ -6,7 +6,6 @@ import csv
 import html
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
@@ -32,9 +29,8 @@ if TYPE_CHECKING:  # brings TensorFlow
 _RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
 _PARTIAL = ".supair-partial."  # begins the name of a folder of results that are being written
 _FORMULA = tuple("=+-@\t\r")  # a cell that begins so would be run by a spreadsheet
-_COLOURS = colormaps["viridis"]  # of scores from 0 to 1
-_SHEET_SIDE = 6  # overlays along each side of the contact sheet
-_CELL = 160  # pixels of an overlay there
+_COLOURS = "#440154 #3b528b #21918c #5ec962 #fde725".split()  # of scores, by fifths from 0 to 1
+_SHEET_SIDE, _CELL = 6, 160  # overlays along a side of the contact sheet, and their pixels there
 _DRAWN_SIDES = 300, 2000  # pixels, least and most of the longer side of an overlay
 
 _PAGE = """<!DOCTYPE html>
@@ -43,7 +39,7 @@ body {{font: 15px/1.4 sans-serif; margin: 2em; color: #222; background: #fff}}
 figure {{display: inline-block; width: 160px; margin: 4px; vertical-align: top}}
 img {{max-width: 160px; max-height: 160px}}
 figcaption {{font-size: 12px; overflow-wrap: anywhere}}
-.score {{height: 12px; width: 160px; background: linear-gradient(90deg, {colours})}}
+hr {{display: inline-block; height: 10px; margin: 0 1ex; background: #31688e}}
 </style>
 <h1>{objects} objects in {images} images</h1>
 {doubts}
@@ -52,7 +48,7 @@ figcaption {{font-size: 12px; overflow-wrap: anywhere}}
 <p>Tables: <a href="counts.csv">counts.csv</a>, <a href="boxes.csv">boxes.csv</a>,
 <a href="boxes.json">boxes.json</a> (COCO)</p>
 <h2>{drawn} of {images} images</h2>
-<p>Colours of boxes, by their score from 0 to 1:</p><div class="score"></div>
+<p>Colours of boxes, by their score from 0 to 1: {colours}</p>
 {figures}
 """
 
@@ -95,16 +91,10 @@ def write_results(
         _write_tables(new, images.names, detections, doubts, drawn)
         _write_page(new / "index.html", images.names, detections, doubts, drawn)
         check_output(directory)  # what came while pictures were drawn
-        moves = [(directory / n, old / n) for n in _RESULTS if (directory / n).exists()]
-        moves += [(new / n, directory / n) for n in _RESULTS]
-        try:
-            for source, target in moves:
-                os.replace(source, target)
-        except BaseException:
-            for source, target in reversed(moves):
-                if not source.exists():
-                    os.replace(target, source)
-            raise
+        for name in [name for name in _RESULTS if (directory / name).exists()]:
+            os.replace(directory / name, old / name)
+        for name in _RESULTS:
+            os.replace(new / name, directory / name)
 
 
 def _write_tables(directory: Path, names, detections, doubts, drawn) -> None:
@@ -143,7 +133,7 @@ def _draw_pictures(directory: Path, images: Images, detections: list[Detection])
     """Draw overlays and a contact sheet of the first; returns the overlays' paths."""
     drawn, thumbnails = [], []
     for number, found in enumerate(tqdm(detections, "drawing", unit="image", disable=None)):
-        colours = [to_hex(_COLOURS(float(score))) for score in found.score]
+        colours = [_COLOURS[min(4, int(5 * score))] for score in found.score]
         text = str(len(found.boxes))
         overlay = draw_boxes(images.pictures[number], found.boxes, colours, text)
         name = re.sub(r"[^\w.-]", "_", images.names[number])[:50]  # may be too long, or no file's
@@ -188,14 +178,10 @@ def draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: list, text="") -
 def _write_page(path: Path, names, detections, doubts: Sequence[Doubt], drawn) -> None:
     """Counts, their histogram and the overlays, for a browser without a server."""
     numbers = np.bincount([len(found.boxes) for found in detections])  # of images by their count
-    bar = max(3, min(40, 900 // len(numbers)))  # pixels
-    histogram = [f'<svg width="{bar * len(numbers) + 40}" height="160" font-size="11">']
-    for count, number in enumerate(numbers.tolist()):
-        x, height = 20 + bar * count, 120 * number / numbers.max()
-        shape = f'x="{x}" y="{140 - height:.1f}" width="{bar - 1}" height="{height:.1f}"'
-        histogram.append(f'<rect {shape} fill="#31688e"><title>{number}</title></rect>')
-        if count % math.ceil(24 / bar) == 0:
-            histogram.append(f'<text x="{x}" y="154">{count}</text>')
+    bars = (
+        f'{count}<hr style="width: {400 * number / numbers.max():.0f}px">{number}<br>'
+        for count, number in enumerate(numbers)
+    )
     figures = (
         f'<figure><a href="{quote(overlay)}"><img src="{quote(overlay)}" loading="lazy" alt="">'
         f"</a><figcaption>{html.escape(name)}: <b>{len(found.boxes)}</b>, confidence "
@@ -203,12 +189,12 @@ def _write_page(path: Path, names, detections, doubts: Sequence[Doubt], drawn) -
         for overlay, name, found in zip(drawn, names, detections)
     )
     page = _PAGE.format(
-        colours=", ".join(to_hex(_COLOURS(level)) for level in np.linspace(0, 1, 9)),
         objects=sum(len(found.boxes) for found in detections),
         images=len(names),
         doubts="".join(f"<p>Warning: {html.escape(doubt.say(names))}</p>" for doubt in doubts),
-        histogram="".join([*histogram, "</svg>"]),
+        histogram="\n".join(bars),
         drawn=len(drawn),
+        colours="".join(f'<hr style="width: 20px; background: {colour}">' for colour in _COLOURS),
         figures="\n".join(figures),
     )
     write_whole(path, page)

@@ -19,7 +19,6 @@ _BATCH = 250  # scenes at once
 _LEAST_CONTRAST = 5  # grey levels of 255; a scene of fewer is uniform
 _MOST, _FEW = 0.9, 10  # share of boxes, and least number of boxes or images, to have doubts about
 _AT_LIMIT = 0.05  # of the range of a box's widths
-_NOTHING = np.zeros([0, 8])
 
 
 class Detection(NamedTuple):
@@ -71,32 +70,24 @@ def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.concat([z_pres, model.boxes(found), *values], axis=-1), found.q_count
 
 
-def find_objects(
+def detect(
     model: supair.SuPAIR,
     preparation: Preparation,
     images: Images,
     levels: str = "auto",
     min_score: float = 0.0,
 ) -> tuple[list[Detection], list[Doubt]]:
-    """As `detect`, with grey levels as `Preparation.adapted` has them; and why the result may be
-    wrong, which the screen shows, too."""
-    preparation, said = preparation.adapted(images, levels)
-    detections = detect(model, preparation, images, min_score)
-    doubts = find_doubts(detections)
-    doubts += [Doubt(text, range(len(images.names))) for text in said]
-    for doubt in doubts:
-        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
-    return detections, doubts
+    """Find the objects in every image, each of them once; and why that may be wrong, which is
+    printed, too.
 
-
-def detect(
-    model: supair.SuPAIR, preparation: Preparation, images: Images, min_score: float = 0.0
-) -> list[Detection]:
-    """Find the objects in every image, each of them once; those of a lower score are left out.
+    Args:
+      levels: see `Preparation.adapted`.
+      min_score: objects of a lower one are left out.
 
     Raises:
       ConfigError: if the images do not fit the preparation.
     """
+    preparation, said = preparation.adapted(images, levels)
     compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
     parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
     pieces = preparation.scenes(images)
@@ -108,18 +99,19 @@ def detect(
             values, q_count = map(np.asarray, found)
             seen = np.ptp(scenes, axis=(1, 2)) >= _LEAST_CONTRAST
             present = (np.round(values[..., 0]) == 1) & seen[:, None]
-            counts = present.sum(axis=1)
-            sure = np.where(seen, q_count[np.arange(len(batch)), counts], 1.0)
+            sure = np.where(seen, q_count[np.arange(len(batch)), present.sum(axis=1)], 1.0)
             for k, (_, (number, window)) in enumerate(batch):
-                rows = _NOTHING
-                if counts[k]:
-                    boxes, rest = np.split(values[k, present[k], 1:], [4], axis=1)
-                    boxes = window.to_image(boxes)
-                    rows = np.insert(rest, 3, len(parts[number]), axis=1)
-                    rows = np.hstack([window.clip(boxes), rows])[window.owns(boxes)]
+                boxes, rest = np.split(values[k, present[k], 1:], [4], axis=1)
+                boxes, scene = window.to_image(boxes), np.full([len(boxes), 1], len(parts[number]))
+                rows = np.hstack([window.clip(boxes), rest, scene])[window.owns(boxes)]
                 parts[number].append((rows, sure[k], seen[k], window.size))
             progress.update(len(batch))
-    return [_put_together(*zip(*of_image), min_score) for of_image in parts]
+    detections = [_put_together(*zip(*of_image), min_score) for of_image in parts]
+    doubts = find_doubts(detections)
+    doubts += [Doubt(text, range(len(images.names))) for text in said]
+    for doubt in doubts:
+        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
+    return detections, doubts
 
 
 def _put_together(rows, sure, seen, sizes, min_score: float) -> Detection:

@@ -163,27 +163,15 @@ def draw_suggestion(sizes: Sizes, layout: Layout) -> Image.Image:
     return draw_boxes(picture, np.concatenate([boxes, limits]), colours)
 
 
-class Variances(NamedTuple):
-    """Variance bounds for the leaves of both models, and the noise they were suggested for."""
-
-    object: tuple[float, float]
-    background: tuple[float, float]
-    noise: float
-
-
-def suggest_variances(scenes: np.ndarray) -> Variances:
-    """Between the paper's bounds for clean scenes and those for Noisy-MNIST, by the variance of the
-    noise.
+def suggest_variances(scenes: np.ndarray) -> tuple[float, tuple, tuple]:
+    """The noise's variance in scenes [n, side, side] uint8, and for it the variance bounds of object
+    and background model, between the paper's for clean scenes and those for Noisy-MNIST.
 
     The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
     makes a variance of 0.025, less than what was added, because it was cut off at black.
-
-    Args:
-      scenes: [n, side, side] uint8, prepared.
     """
     few = sample(scenes, 2000).reshape(-1, scenes[0].size) / np.float32(255)
     deviation = np.median(np.abs(few - np.median(few, axis=1, keepdims=True)), axis=1)
     noise = float(np.median(1.4826 * deviation)) ** 2  # as of a Gaussian's standard deviation
     share = min(1.0, noise / 0.025)
-    of_object = (round(0.12 + 0.13 * share, 3), 0.35)
-    return Variances(of_object, (0.002, round(0.12 - 0.06 * share, 3)), noise)
+    return noise, (round(0.12 + 0.13 * share, 3), 0.35), (0.002, round(0.12 - 0.06 * share, 3))
