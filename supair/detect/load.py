@@ -55,19 +55,18 @@ class Detector(NamedTuple):
 
 def load(name: Path | str) -> Detector:
     """The detector of a run or a folder of weights; raises as `find_model` and `load_model`."""
-    return Detector(*load_model(find_model(str(name))))
+    return Detector(*load_model(find_model(name)))
 
 
-def find_model(name: str) -> Path:
+def find_model(name: Path | str) -> Path:
     """The folder of this path or, in a checkout, of pretrained weights of this name; ConfigError if
     there is none."""
     pretrained = Path(__file__).parents[2] / "reproduce" / "pretrained"
+    for folder in (Path(name), pretrained / name):
+        if folder.is_dir():
+            return folder
     names = sorted(config.parent.name for config in pretrained.glob("*/config.json"))
-    if name in names and not Path(name).exists():
-        return pretrained / name
-    known = ", or ".join(["--model PATH of a run or of weights", *names])
-    require(Path(name).is_dir(), known, name)
-    return Path(name)
+    raise ConfigError(f"expected --model PATH or one of {', '.join(names)}, found {name}")
 
 
 def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:

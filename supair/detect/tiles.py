@@ -105,8 +105,7 @@ def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) ->
       scene: [n], the number of the scene that each was found in.
       log_ratio: [n], the higher the better.
 
-    Returns:
-      Which to keep, [n] bool.
+    Returns: [n] bool, which to keep.
     """
     if not len(boxes):
         return np.zeros(0, bool)
