@@ -125,11 +125,8 @@ def _list_arrays(path: Path) -> dict[str, _Array]:
         if isinstance(item, h5py.Dataset) and item.shape:
             outside = item.is_virtual or item.external  # may be any file of the system's
             require(not outside, f"{name} in the file itself", "external or virtual storage")
-            white = item.parent.attrs.get("white", 255)  # data/ has another for Sprites
-            as_is = white == 255 or item.ndim < 3
-            read = item.__getitem__ if as_is else lambda rows: item[rows] / np.float32(white)
             stored = item.id.get_storage_size()
-            arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: read(slice(*rows)))
+            arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: item[slice(*rows)])
 
     h5py.File(path).visititems(add)
     return arrays

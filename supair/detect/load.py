@@ -35,12 +35,8 @@ class Detector(NamedTuple):
 
     def detect(self, images, levels: str = "auto") -> Detections:
         """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
-        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.  Why the
-        result may be wrong is printed.
-
-        Raises:
-          ConfigError: if the images cannot be read, or do not fit the preparation.
-        """
+        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.  Prints why
+        the result may be wrong; ConfigError if images cannot be read or do not fit."""
         from supair.detect.results import detect  # brings TensorFlow
 
         if isinstance(images, (str, Path)):
@@ -70,12 +66,8 @@ def find_model(name: Path | str) -> Path:
 
 
 def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:
-    """The model of a run or of a folder of weights, and how it wants images prepared.
-
-    Raises:
-      TrainingError: if the folder does not hold a trained SuPAIR, or it is damaged; the message
-        names the file.
-    """
+    """The model of a run or of a folder of weights, and how it wants images prepared; TrainingError
+    with a file's name if there is none, or it is damaged."""
     directory = Path(directory)
     configuration = read_configuration(directory)
     try:

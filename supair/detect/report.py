@@ -10,9 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -22,9 +20,6 @@ from tqdm import tqdm
 from supair.config import ConfigError
 from supair.detect.images import Images, as_levels, level_step, luminance
 from supair.run import write_whole
-
-if TYPE_CHECKING:  # brings TensorFlow
-    from supair.detect.results import Detection, Doubt
 
 _RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
 _PARTIAL = ".supair-partial."  # begins the name of a folder of results that are being written
@@ -56,10 +51,9 @@ hr {{display: inline-block; height: 10px; margin: 0 1ex; background: #31688e}}
 def check_output(directory: Path, images: Path | None = None) -> None:
     """Raise ConfigError if a folder holds the images, or anything but an earlier result."""
     option = f"--output {directory}"
-    if images is not None and directory.resolve() in (images.resolve(), *images.resolve().parents):
-        raise ConfigError(f"{option}: holds the images; choose another folder")
-    if os.path.lexists(directory) and not directory.is_dir():
-        raise ConfigError(f"{option}: is there and is no folder; choose another")
+    holding = (images.resolve(), *images.resolve().parents) if images else ()
+    if directory.resolve() in holding or os.path.lexists(directory) and not directory.is_dir():
+        raise ConfigError(f"{option}: holds the images, or is no folder; choose another")
     try:
         content = json.loads((directory / "boxes.json").read_bytes())
         drawn = {image.get("overlay") for image in content["images"]}
@@ -73,12 +67,9 @@ def check_output(directory: Path, images: Path | None = None) -> None:
             raise ConfigError(f"{option}: holds {name}, which is no result; choose another folder")
 
 
-def write_results(
-    directory: Path, images: Images, detections: list[Detection], doubts=(), overlays: int = 300
-) -> None:
-    """Write `counts.csv`, `boxes.csv`, `boxes.json` (COCO) and `index.html`, `overlays/` of the
-    first images and `contact_sheet.png`, all or none, in place of an earlier result; raises as
-    `check_output`."""
+def write_results(directory: Path, images: Images, detections, doubts=(), overlays=300) -> None:
+    """Write what `results.detect` returns, all files in place of an earlier result's, with
+    overlays of so many images, the first; raises as `check_output`."""
     check_output(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for left in directory.glob(f"{_PARTIAL}*"):  # by a process that was killed
@@ -129,7 +120,7 @@ def _write_tables(directory: Path, names, detections, doubts, drawn) -> None:
     write_whole(directory / "boxes.json", json.dumps(content, indent=1) + "\n")
 
 
-def _draw_pictures(directory: Path, images: Images, detections: list[Detection]) -> list[str]:
+def _draw_pictures(directory: Path, images: Images, detections) -> list[str]:
     """Draw overlays and a contact sheet of the first; returns the overlays' paths."""
     drawn, thumbnails = [], []
     for number, found in enumerate(tqdm(detections, "drawing", unit="image", disable=None)):
@@ -160,10 +151,8 @@ def draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: list, text="") -
     skip, zoom = -(-longer // most), max(1, -(-least // longer))
     levels = picture[::skip, ::skip]
     grey = luminance(levels)
-    low, high = grey.min(), grey.max()
-    if high - low <= 3 * level_step(levels):  # uniform
-        low, high = min(low, 0), max(high, 1)
-    stretched = np.clip((as_levels(levels) - low) / (high - low), 0, 1)
+    contrast = max(np.ptp(grey), 10 * level_step(levels), 1e-6)
+    stretched = np.clip((as_levels(levels) - grey.min()) / contrast, 0, 1)
     overlay = Image.fromarray(np.uint8(np.round(255 * stretched))).convert("RGB")
     overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
     longer, pen = max(overlay.size), ImageDraw.Draw(overlay)
@@ -175,7 +164,7 @@ def draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: list, text="") -
     return overlay
 
 
-def _write_page(path: Path, names, detections, doubts: Sequence[Doubt], drawn) -> None:
+def _write_page(path: Path, names, detections, doubts, drawn) -> None:
     """Counts, their histogram and the overlays, for a browser without a server."""
     numbers = np.bincount([len(found.boxes) for found in detections])  # of images by their count
     bars = (

@@ -16,7 +16,6 @@ from supair.detect.images import Images, Preparation
 from supair.detect.tiles import drop_doubles
 
 _BATCH = 250  # scenes at once
-_LEAST_CONTRAST = 5  # grey levels of 255; a scene of fewer is uniform
 _MOST, _FEW = 0.9, 10  # share of boxes, and least number of boxes or images, to have doubts about
 _AT_LIMIT = 0.05  # of the range of a box's widths
 
@@ -53,12 +52,9 @@ class Doubt(NamedTuple):
 
 
 def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x).
-
-    Returns:
-      Of each step z_pres, left, top, width and height in pixels, score, log_ratio, width (see
-      `Detection`), [batch, step, 8]; and q(N), [batch, step + 1].
-    """
+    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x): of each
+    step z_pres, left, top, width and height in pixels, score, log_ratio and width as of a
+    `Detection`, [batch, step, 8]; and q(N), [batch, step + 1]."""
     config = model.config
     noise = tf.zeros([len(scenes), config.num_steps, model.noise_size])
     evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)
@@ -70,23 +66,9 @@ def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.concat([z_pres, model.boxes(found), *values], axis=-1), found.q_count
 
 
-def detect(
-    model: supair.SuPAIR,
-    preparation: Preparation,
-    images: Images,
-    levels: str = "auto",
-    min_score: float = 0.0,
-) -> tuple[list[Detection], list[Doubt]]:
-    """Find the objects in every image, each of them once; and why that may be wrong, which is
-    printed, too.
-
-    Args:
-      levels: see `Preparation.adapted`.
-      min_score: objects of a lower one are left out.
-
-    Raises:
-      ConfigError: if the images do not fit the preparation.
-    """
+def detect(model, preparation: Preparation, images: Images, levels="auto", min_score=0.0):
+    """A Detection for every image, without objects of a lower score, and a list of Doubts, which
+    are printed, too; for `levels` and errors see `Preparation`."""
     preparation, said = preparation.adapted(images, levels)
     compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
     parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
@@ -97,7 +79,7 @@ def detect(
             # Compiling takes seconds; a few scenes do without.
             found = compiled(scenes) if len(batch) == _BATCH else describe(model, scenes)
             values, q_count = map(np.asarray, found)
-            seen = np.ptp(scenes, axis=(1, 2)) >= _LEAST_CONTRAST
+            seen = scenes.any(axis=(1, 2))
             present = (np.round(values[..., 0]) == 1) & seen[:, None]
             sure = np.where(seen, q_count[np.arange(len(batch)), present.sum(axis=1)], 1.0)
             for k, (_, (number, window)) in enumerate(batch):

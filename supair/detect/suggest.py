@@ -73,7 +73,6 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
     small, middle, large = map(float, np.quantile(size, [0.1, 0.5, 0.75]))
     doubts = {
         "these are no separate objects, all darker or all brighter than the ground": share < _GOOD,
-        f"there are only {len(boxes)} objects to judge by": len(boxes) < 10,
         "the sizes differ much: objects may touch, or be in parts": large > 2.5 * small,
     }
     said = [doubt for doubt, true in doubts.items() if true]
@@ -118,13 +117,7 @@ class Layout(NamedTuple):
         return f"{fit}{size} --max-objects {self.max_objects}"
 
 
-def suggest_layout(
-    sizes: Sizes,
-    fit: str | None = None,
-    side: int | None = None,
-    object_size: tuple[float, float] | None = None,
-    max_objects: int | None = None,
-) -> Layout:
+def suggest_layout(sizes: Sizes, fit=None, side=None, object_size=None, max_objects=None) -> Layout:
     """What is not told: small square images become scenes as they are; others, if they have few
     objects that are large enough, are resized, and else cut into tiles."""
     small, middle, large = sizes.quantiles

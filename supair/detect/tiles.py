@@ -98,15 +98,9 @@ def cut_tiles(
 
 
 def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
-    """Non-maximum suppression: of several boxes of one object the one that explains most stays.
-
-    Args:
-      boxes: [n, 4] in image pixels, each of some area.
-      scene: [n], the number of the scene that each was found in.
-      log_ratio: [n], the higher the better.
-
-    Returns: [n] bool, which to keep.
-    """
+    """Non-maximum suppression: of several boxes of one object the one with the highest log_ratio
+    stays; for boxes [n, 4] in image pixels, each of some area and found in a scene of a number, [n]
+    bool."""
     if not len(boxes):
         return np.zeros(0, bool)
     rank, area = np.argsort(np.argsort(-log_ratio, kind="stable")), boxes[:, 2:].prod(axis=1)

@@ -10,7 +10,6 @@ import pytest
 import tiny
 from PIL import Image
 
-import data.store
 from supair.config import ConfigError
 from supair.detect.images import Images, Levels, Preparation, luminance, read_images
 
@@ -47,7 +46,7 @@ FILES = {  # how the squares are written, and what is told
     "bool.npz": (arrays(arr_0=GREY > 0), {}),
     "16_bits.npz": (arrays(data=GREY.astype(">u2") * 257), {}),
     "rounding.npz": (arrays(x=GREY[..., None] / 254.9999, count=COUNTS[:, None]), {}),
-    "columns.npz": (arrays(pixels=np.asfortranarray(GREY), c=1.0 * COUNTS), {"counts": "c"}),
+    "whole floats.npz": (arrays(pixels=GREY, c=1.0 * COUNTS), {"counts": "c"}),
     "two.npz": (arrays(a=GREY, b=GREY), {"array": "b"}),
     "colour.hdf5": (
         hdf5(GREY[..., None].repeat(3, 3), COUNTS, "image", chunks=(10, 12, 12, 3), compression=1),
@@ -67,14 +66,6 @@ def test_arrays_are_found_and_read_in_any_form(name, tmp_path):
     if images.counts is not None:
         np.testing.assert_array_equal(images.counts, SQUARES.counts)
     assert (images.counts is None) == (name in ("one.npy", "bool.npz", "16_bits.npz", "two.npz"))
-
-
-def test_a_data_set_is_read_with_its_own_white(tmp_path):
-    sprites = data.make("sprites", 0, (2, 30))
-    data.store.write(tmp_path / "sprites.h5", sprites, {})
-    images = read_images(tmp_path / "sprites.h5", "test/images")
-    np.testing.assert_allclose(list(images.pictures), sprites["test"].images / 10, atol=1e-6)
-    np.testing.assert_array_equal(images.counts, sprites["test"].counts)
 
 
 def test_a_folder_with_counts_or_boxes(tmp_path, capsys):
@@ -176,6 +167,7 @@ BAD = {  # how it is made, and what is named beside the path
     "channels.npz": (arrays(images=np.zeros([2, 4, 4, 4])), r"\[2, 4, 4, 4\]"),
     "nan.npz": (arrays(images=np.full([2, 4, 4], np.nan)), "nan"),
     "counts.npz": (arrays(images=np.zeros([2, 4, 4]), counts=np.zeros(1, int)), "counts"),
+    "columns.npz": (arrays(images=np.asfortranarray(GREY)), "order"),
     "pickles.npz": (arrays(images=np.array([None, "x"])), ""),
     "claim.npz": (claim((10**5, 100, 1000), 100), "images"),
     "zeros.npz": (claim((2, 10**4, 10**5), 10**7), "images"),
