@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -57,24 +56,21 @@ def test_names_run_no_formula_and_no_script(tmp_path):
 
 
 def test_only_a_results_own_files_are_replaced(tmp_path):
-    out, before = tmp_path / "out", os.umask(0o027)
-    write_results(out, IMAGES, FOUND)
+    out = tmp_path / "out"
+    write_results(out, IMAGES, FOUND[:20])
     os.makedirs(out / ".supair-partial.left")  # as by a process that was killed
     write_results(out, IMAGES, FOUND[:8])
-    os.umask(before)
     assert len(os.listdir(out / "overlays")) == 8 and not list(out.glob(".*"))
-    modes = [stat.S_IMODE((out / name).stat().st_mode) for name in ("overlays", "counts.csv")]
-    assert modes == [0o750, 0o640]
     for images in (out, out / "overlays", out / "contact_sheet.png"):
         with pytest.raises(ConfigError, match="--output"):
             check_output(out, images)
     for path in (out / "mine.txt", out / "overlays" / "00099_mine.png", out / "overlays" / "link"):
         path.symlink_to(tmp_path) if path.name == "link" else path.write_text("mine")
         with pytest.raises(ConfigError, match=path.name):
-            write_results(out, IMAGES, FOUND)
+            write_results(out, IMAGES, FOUND[:8])
         path.unlink()
     with pytest.raises(ConfigError, match="--output"):
-        write_results(Path("/dev/null"), IMAGES, FOUND)
+        check_output(Path("/dev/null"))
 
 
 @pytest.mark.parametrize("white", [1.0, 0.06])
