@@ -49,15 +49,14 @@ def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
     monkeypatch.setattr(results, "_BATCH", 8)
     model, scenes = SuPAIR(replace(tiny.MODEL, num_steps=1), seed=3), SQUARES.images[:20]
     model.inference.output_layer.bias.assign(tf.one_hot(0, 9))  # so that the object is there
-    found, _ = detect(model, Preparation(12), Images(list("a" * 20), scenes, None))
-    description = model(SQUARES.read(0, 20))
-    assert [one.uniform for one in found] == [len(one.boxes) == 0 for one in found]
+    found, _ = detect(model, Preparation(12), Images(list("a" * 20), scenes))
+    values, q_count = map(np.asarray, describe(model, scenes))
     assert [one.uniform for one in found] == (scenes.max(axis=(1, 2)) == 0).tolist()
-    for box, sure, one in zip(model.boxes(description), description.at_least.numpy(), found):
+    for one, ((_, *corner, _, _, score, _, _),), q in zip(found, values, q_count):
+        assert len(one.boxes) == (not one.uniform)
         if not one.uniform:
-            np.testing.assert_allclose(one.boxes[0, :2], np.clip(box[0, :2], 0, 12), atol=1e-4)
-            assert one.score == pytest.approx(sure / (1 + np.exp(-one.log_ratio)), rel=1e-4)
-            assert one.confidence == pytest.approx(float(sure[0]))
+            np.testing.assert_allclose(one.boxes[0, :2], np.clip(corner, 0, 12), atol=1e-4)
+            assert (one.score[0], one.confidence) == pytest.approx((score, q[1]), rel=1e-4)
 
 
 def test_the_log_ratio_is_by_how_much_an_object_explains_the_scene_better():
