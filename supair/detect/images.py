@@ -85,7 +85,7 @@ def _errors_of(path: Path):
 
 
 class _Pictures(Sequence):
-    """Pictures that are read when they are asked for, `rows` at once, of which the last are held."""
+    """Pictures that are read when they are asked for, `rows` at once; the last are held."""
 
     def __init__(self, size: int, rows: int, read: Callable[[int, int], Sequence[np.ndarray]]):
         self._size, self._rows, self._read, self._first, self._held = size, rows, read, 0, []
@@ -353,7 +353,7 @@ def _pieces(picture: np.ndarray, most: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How images become scenes: square, grey, and with objects on something dark, as the paper's."""
+    """How images become scenes: square, grey, and with objects on something dark."""
 
     side: int = 50  # of a scene in pixels
     # "resize" makes one scene of an image, "tile" many, None takes images of side x side pixels.

@@ -157,8 +157,8 @@ def draw_suggestion(sizes: Sizes, layout: Layout) -> Image.Image:
 
 
 def suggest_variances(scenes: np.ndarray) -> tuple[float, tuple, tuple]:
-    """The noise's variance in scenes [n, side, side] uint8, and for it the variance bounds of object
-    and background model, between the paper's for clean scenes and those for Noisy-MNIST.
+    """The noise's variance in scenes [n, side, side] uint8, and for it the variance bounds of the
+    object and the background model, between the paper's for clean scenes and those for Noisy-MNIST.
 
     The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
     makes a variance of 0.025, less than what was added, because it was cut off at black.
