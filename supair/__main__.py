@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import inspect
 import itertools
+import math
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tqdm import tqdm
 import supair  # whose names bring TensorFlow when they are used, and not before
 from supair import cli
 from supair.config import SUPAIR_RECIPES, ModelConfig, background_spn, object_spn, require
+from supair.detect import report
 from supair.detect import suggest as suggestions
 from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
@@ -50,29 +52,25 @@ def train(arguments: argparse.Namespace) -> int:
     others = {path.name for path in output.iterdir()} - {"lock"} if output.is_dir() else set()
     good = not others or "config.json" in others
     require(good, f"--output {output} to be a run or empty", ", ".join(sorted(others)[:3]))
-    training = dataclasses.replace(
-        SUPAIR_RECIPES[arguments.recipe], seed=arguments.seed, batch_size=arguments.batch_size
-    )
+    own = {"seed": arguments.seed, "batch_size": arguments.batch_size}
+    training = dataclasses.replace(SUPAIR_RECIPES["robust"], **own)
     images = read_images(arguments.images, arguments.array, arguments.counts)
     _, layout, preparation, config = _plan(arguments, images)
-    total = None if layout.fit == "tile" else len(images.names)
-    prepared = tqdm(preparation.scenes(images), "preparing", total, unit="scene", disable=None)
+    prepared = tqdm(preparation.scenes(images), "preparing", unit="scene", disable=None)
     scenes = np.stack([scene for scene, _ in prepared])
-    suggested = suggestions.suggest_variances(scenes)
-    of_object = arguments.object_variance or suggested.object
-    of_background = arguments.background_variance or suggested.background
-    config = dataclasses.replace(
-        config, object=object_spn(*of_object), background=background_spn(*of_background)
-    )
+    noise, of_object, of_background = suggestions.suggest_variances(scenes)
+    of_object = arguments.object_variance or of_object
+    of_background = arguments.background_variance or of_background
+    spns = {"object": object_spn(*of_object), "background": background_spn(*of_background)}
+    config = dataclasses.replace(config, **spns)
     data = split(scenes, None if layout.fit == "tile" else images.counts, arguments.seed)
-    steps_per_epoch = len(data["train"]) // training.batch_size
-    if steps_per_epoch < LEAST_EPOCH:
-        steps_per_epoch = LEAST_EPOCH
-        training = dataclasses.replace(training, steps_per_epoch=steps_per_epoch)
+    steps_per_epoch = max(LEAST_EPOCH, len(data["train"]) // training.batch_size)
     epochs = -(-arguments.steps // steps_per_epoch)
-    if annealing := training.annealing:
-        annealing = dataclasses.replace(annealing, epochs=epochs)
-        training = dataclasses.replace(training, annealing=annealing)
+    annealing = dataclasses.replace(training.annealing, epochs=epochs)
+    # The warm-up has to end before the SPNs' rates rise.
+    steps = min(training.warm_up.steps, math.ceil(annealing.rise[0] * epochs * steps_per_epoch))
+    own = {"warm_up": dataclasses.replace(training.warm_up, steps=steps), "annealing": annealing}
+    training = dataclasses.replace(training, steps_per_epoch=steps_per_epoch, **own)
     those = "those trained on" if len(data["train"]) == len(scenes) else "those held out"
     identity = {
         "preparation": dataclasses.asdict(preparation),
@@ -80,17 +78,17 @@ def train(arguments: argparse.Namespace) -> int:
     }
     print(
         f"{len(images.pictures)} images, {len(scenes)} scenes of {config.scene_size} x "
-        f"{config.scene_size} pixels, {len(data['test'])} of them to measure the bound on\n"
+        f"{config.scene_size} pixels, the bound is measured on {len(data['test'])} of them\n"
         f"grey levels {preparation.levels} become 0 to 1\n"
         f"{layout.options}: one object more is found ({config.num_steps} steps)\n"
-        f"noise of {suggested.noise:.4f}: --object-variance {' '.join(map(str, of_object))} "
+        f"noise of {noise:.4f}: --object-variance {' '.join(map(str, of_object))} "
         f"--background-variance {' '.join(map(str, of_background))}\n"
         f"{epochs} epochs of {steps_per_epoch} steps; Ctrl-C ends, and the same command goes on",
         flush=True,
     )
+    options = {"title": str(output), "compiled": arguments.xla, "identity": identity}
     model = supair.SuPAIR(config, arguments.seed)
-    options = {"title": str(output), "compiled": arguments.xla}
-    *_, last = supair.train(output, model, data, training, epochs, identity=identity, **options)
+    *_, last = supair.train(output, model, data, training, epochs, **options)
     print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['elbo']:.0f} on {those}")
     if last["accuracy"] is None:
         print(f"objects found in {those}: {_histogram(last['counts_found'])}")
@@ -110,27 +108,23 @@ def detect(arguments: argparse.Namespace) -> int:
     boxes.json    the same, as COCO has it
     index.html    what was found, to be looked at; and overlays/, contact_sheet.png
     """
-    directory = find_model(arguments.model)
-    from supair.detect import report, results  # bring Matplotlib and TensorFlow
-
     report.check_output(arguments.output, arguments.images)
+    directory = find_model(arguments.model)
     images = read_images(arguments.images, arguments.array, arguments.counts)
+    from supair.detect import results  # brings TensorFlow
+
     model, preparation = load_model(directory)
     if arguments.fit:
         overlap = tile_overlap(model.config) if arguments.fit == "tile" else 0
         preparation = dataclasses.replace(preparation, fit=arguments.fit, overlap=overlap)
-    preparation, said = preparation.adapted(images, arguments.levels)
-    detections = results.detect(model, preparation, images, arguments.min_score)
-    doubts = results.find_doubts(detections)
-    doubts += [results.Doubt(text, range(len(images.names))) for text in said]
+    how = arguments.levels, arguments.min_score
+    detections, doubts = results.detect(model, preparation, images, *how)
     report.write_results(arguments.output, images, detections, doubts, arguments.overlays)
     counts = np.array([len(found.boxes) for found in detections])
     print(
         f"{counts.sum()} objects in {len(counts)} images: {_histogram(np.bincount(counts))}; "
         f"see {arguments.output / 'index.html'}"
     )
-    for doubt in doubts:
-        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
     if images.boxes is not None:
@@ -146,7 +140,7 @@ def suggest(arguments: argparse.Namespace) -> int:
     images = read_images(arguments.images, arguments.array, arguments.counts)
     sizes, layout, preparation, _ = _plan(arguments, images)
     few = itertools.islice(preparation.scenes(images), 2000)
-    noise = suggestions.suggest_variances(np.stack([scene for scene, _ in few])).noise
+    noise, *_ = suggestions.suggest_variances(np.stack([scene for scene, _ in few]))
     require(not arguments.output.exists(), f"--output {arguments.output} to be new", "a file")
     suggestions.draw_suggestion(sizes, layout).save(arguments.output, "png")
     small, middle, large = sizes.quantiles
@@ -157,26 +151,17 @@ def suggest(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(
-    arguments: argparse.Namespace, images: Images
-) -> tuple[suggestions.Sizes, suggestions.Layout, Preparation, ModelConfig]:
-    """What the options say and, where they do not, the images suggest."""
-    options = ("fit", "zoom", "side", "object_size", "max_objects")
-    told = {name: getattr(arguments, name) for name in options}
+def _plan(arguments: argparse.Namespace, images: Images) -> tuple:
+    """Sizes, Layout, Preparation and ModelConfig, as the options say and the images suggest."""
     preparation, _ = Preparation().adapted(images, trained=False)
     sizes = suggestions.find_sizes(images, preparation)
-    layout = suggestions.suggest_layout(sizes, **told)
-    for doubt in sizes.doubts if told["object_size"] is None else ():
+    told = arguments.fit, arguments.side, arguments.object_size, arguments.max_objects
+    layout = suggestions.suggest_layout(sizes, *told)
+    for doubt in [] if arguments.object_size else sizes.doubts:
         print(f"unsure about objects and their sizes: {doubt}", file=sys.stderr)
-    patch = arguments.patch_size or min(ModelConfig.patch_size, layout.side)
-    smallest, largest = layout.object_size
-    config = ModelConfig(
-        scene_size=layout.side,
-        patch_size=patch,
-        num_steps=layout.max_objects + 1,  # the last step is to spare, see `WarmUp`
-        scale_min=smallest / patch,
-        scale_max=largest / patch,
-    )
+    patch, steps = min(ModelConfig.patch_size, layout.side), layout.max_objects + 1  # see `WarmUp`
+    smallest, largest = (size * layout.zoom / patch for size in layout.object_size)
+    config = ModelConfig(layout.side, patch, steps, scale_min=smallest, scale_max=largest)
     overlap = tile_overlap(config) if layout.fit == "tile" else 0
     changes = {"side": layout.side, "fit": layout.fit, "overlap": overlap, "zoom": layout.zoom}
     return sizes, layout, dataclasses.replace(preparation, **changes), config
@@ -187,10 +172,8 @@ def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str,
     order = np.random.default_rng(seed).permutation(len(scenes))
     held_out = min(HELD_OUT[1], int(HELD_OUT[0] * len(scenes)))
     parts = {"train": order[held_out:], "test": order[:held_out] if held_out else order}
-    return {
-        name: InMemoryScenes(scenes[part], None if counts is None else counts[part])
-        for name, part in parts.items()
-    }
+    counts_of = dict.fromkeys(parts) if counts is None else {n: counts[parts[n]] for n in parts}
+    return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}
 
 
 def _histogram(numbers) -> str:
@@ -200,9 +183,8 @@ def _histogram(numbers) -> str:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supair", description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(
-        required=True, metavar="train | detect | suggest", help="each has -h"
-    )
+    names = "train | detect | suggest"
+    commands = parser.add_subparsers(required=True, metavar=names, help="each has -h")
     number = {"type": _at_least_1, "metavar": "N"}
     pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
     of_images = "a folder of pictures, a picture, or a file of arrays (.npy, .npz, HDF5)"
@@ -211,16 +193,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(function.__name__, description=text, formatter_class=raw)
         command.set_defaults(run=function)
         option = command.add_argument
-        option("--images", type=_existing, required=True, metavar="PATH", help=of_images)
+        option("--images", type=Path, required=True, metavar="PATH", help=of_images)
         option("--array", metavar="NAME", help="of the images in a file (default: if usual)")
         option("--counts", metavar="NAME", help="of true counts in a file (default: if usual)")
         option("--fit", choices=FITS, help="make each image one scene, or cut it into many")
         if function is not detect:
-            option("--zoom", type=float, help="of images that are cut into many scenes")
             option("--side", **number, help="of a scene in pixels")
-            option("--object-size", **pair, help="widths in a scene")
+            option("--object-size", **pair, help="widths in pixels of the images")
             option("--max-objects", **number, help="in a scene; one more is found")
-            option("--patch-size", **number, help="the object model's side (default: 28)")
     option("--output", type=Path, default=Path("suggested.png"), metavar="FILE", help="to draw in")
     output = {"type": Path, "required": True, "metavar": "DIR", "help": "where to write"}
     option = commands.choices["detect"].add_argument
@@ -234,18 +214,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     option("--output", **output)
     option("--object-variance", **pair, help="bounds for leaves (default: by the images' noise)")
     option("--background-variance", **pair, help="likewise")
-    option("--steps", **number, default=2000, help="rounded up to epochs (default: 2000)")
+    option("--steps", **number, default=4000, help="rounded up to epochs (default: 4000)")
     option("--batch-size", **number, default=128, help="scenes a step (default: 128)")
     option("--seed", type=int, default=0, help="of weights, structures, order, noise (default: 0)")
-    option("--recipe", choices=SUPAIR_RECIPES, default="robust", help="default: robust")
     option("--no-xla", dest="xla", action="store_false", help="do not compile (slower)")
     return parser.parse_args(argv)
-
-
-def _existing(text: str) -> Path:
-    if not Path(text).exists():
-        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
-    return Path(text)
 
 
 def _at_least_1(text: str) -> int:

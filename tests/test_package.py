@@ -145,7 +145,7 @@ COMMANDS = [
     (["reproduce/records.py", "missing"], 1),
     ("-m supair train --images README.md --output x".split(), 1),
     ("-m supair train --images README.md --output x --steps few".split(), 2),
-    ("-m supair detect --images missing --output x --model sprites".split(), 2),
+    ("-m supair detect --images missing --output x --model sprites".split(), 1),
     ("-m supair detect --images README.md --output x --model missing".split(), 1),
     ("-m data make cifar".split(), 1),
     ("-m data inspect missing".split(), 1),

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from supair.config import ConfigError, require
 from supair.detect.tiles import FITS, Window, cut_tiles, resize
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-_ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
+_PICTURES = ".png .jpg .jpeg .tif .tiff .bmp .webp".split()
+_ARRAYS = ".npy .npz .h5 .hdf5".split()
 _IMAGES = ("images", "image", "x", "data", "arr_0", "pictures", "frames")  # usual names in files
 _COUNTS = ("counts", "count", "num_actual_objects", "num_objects", "n_objects")
 _MOST_PIXELS = 2 * 89_478_485  # of a picture, as Pillow has it
@@ -58,16 +58,12 @@ def read_images(path: Path, array: str | None = None, counts: str | None = None)
     Photographs are turned as their EXIF data say, what is transparent is laid on black or white,
     whichever shows it, and colours of 16 bits are read as of 8.  A folder may hold true counts in
     `counts.csv` (image, count), and boxes in `boxes.csv` (image, left, top, width, height) or as
-    COCO's JSON.
+    COCO's JSON.  Errors in files are ConfigErrors, some of them when a picture is asked for.
 
     Args:
       array: the images' name in a file, [n, height, width] or [n, height, width, 1 or 3] of any
         numbers; by default a usual one, or that of the only such array.
       counts: likewise, [n] or [n, 1] whole numbers.
-
-    Raises:
-      ConfigError: naming the file, what was expected and what was found; if a file is damaged
-        behind its beginning, when that is read.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -89,7 +85,7 @@ def _errors_of(path: Path):
 
 
 class _Pictures(Sequence):
-    """Pictures that are read when they are asked for, `rows` at once, of which the last are held."""
+    """Pictures that are read when they are asked for, `rows` at once; the last are held."""
 
     def __init__(self, size: int, rows: int, read: Callable[[int, int], Sequence[np.ndarray]]):
         self._size, self._rows, self._read, self._first, self._held = size, rows, read, 0, []
@@ -115,13 +111,13 @@ class _Array(NamedTuple):
 
 def _list_arrays(path: Path) -> dict[str, _Array]:
     kind, arrays = path.suffix.lower(), {}
-    require(kind in _ARRAYS, f"a folder, or a file of {' '.join((*_PICTURES, *_ARRAYS))}", kind)
+    require(kind in _ARRAYS, f"a folder, or a file of {' '.join(_PICTURES + _ARRAYS)}", kind)
     if kind == ".npy":
-        return {"images": _npy_array(open(path, "rb"), path.stat().st_size, path)}
+        return {"images": _npy_array(open(path, "rb"), path.stat().st_size)}
     if kind == ".npz":
         archive = zipfile.ZipFile(path)
         for member in archive.infolist():
-            array = _npy_array(archive.open(member), member.compress_size, path, member.filename)
+            array = _npy_array(archive.open(member), member.compress_size)
             arrays[member.filename.removesuffix(".npy")] = array
         return arrays
 
@@ -129,26 +125,21 @@ def _list_arrays(path: Path) -> dict[str, _Array]:
         if isinstance(item, h5py.Dataset) and item.shape:
             outside = item.is_virtual or item.external  # may be any file of the system's
             require(not outside, f"{name} in the file itself", "external or virtual storage")
-            white = item.parent.attrs.get("white", 255)  # data/ has another for Sprites
-            as_is = white == 255 or item.dtype != np.uint8 or item.ndim < 3
-            read = item.__getitem__ if as_is else lambda rows: item[rows] / np.float32(white)
             stored = item.id.get_storage_size()
-            arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: read(slice(*rows)))
+            arrays[name] = _Array(item.shape, item.dtype, stored, lambda *rows: item[slice(*rows)])
 
     h5py.File(path).visititems(add)
     return arrays
 
 
-def _npy_array(file, stored: int, path: Path, member: str = "") -> _Array:
+def _npy_array(file, stored: int) -> _Array:
     """Of an open .npy file, or a member of an .npz file."""
     read_header = "read_array_header_{}_{}".format(*np.lib.format.read_magic(file))
     shape, by_column, dtype = getattr(np.lib.format, read_header)(file)
     start, row = file.tell(), dtype.itemsize * math.prod(shape[1:])
 
     def read(first: int, last: int) -> np.ndarray:
-        if by_column:  # has no rows in one piece
-            content = np.load(path, allow_pickle=False)
-            return (content[member] if member else content)[first:last]
+        require(not by_column, "images one after the other (C order)", "Fortran's order")
         file.seek(start + first * row)
         content = np.frombuffer(file.read((last - first) * row), dtype)
         return content.reshape(last - first, *shape[1:])
@@ -164,8 +155,7 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
         usual = [key for usual in _IMAGES for key in good if key.lower() == usual]
         require(bool(usual) or len(good) == 1, "the images' name as --array", found)
         name = (usual or good)[0]
-    shapes = "[n, height, width] or [n, height, width, 1 or 3]"
-    require(name in good, f"--array {name}, {shapes}, in the file", found)
+    require(name in good, f"--array {name} [n, height, width(, 1 or 3)] in the file", found)
     beside = f"{name.rpartition('/')[0]}/".lstrip("/")  # in the same group
     names = [beside + usual for usual in _COUNTS] if counts_name is None else [counts_name]
     known = [key for key in names if key in arrays][:1]
@@ -177,10 +167,8 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
         claim = f"{shape} {dtype} in {stored} bytes"
         require(0 < size <= max(2**30, _MOST_GROWTH * stored), f"{key} with its content", claim)
         require(math.prod(shape[1:3]) <= _MOST_PIXELS, f"{key} of fewer pixels", shape)
-    size, counts = arrays[name].shape[0], None
-    if known:
-        shape, _, _, read_counts = arrays[known[0]]
-        counts = _as_counts(read_counts(0, shape[0]), size, known[0])
+    size = arrays[name].shape[0]
+    counts = [_as_counts(arrays[key].read(0, arrays[key].shape[0]), size, key) for key in known]
 
     def read(first: int, last: int) -> np.ndarray:
         with _errors_of(path):
@@ -188,7 +176,7 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
             return pictures[..., 0] if pictures.shape[3:] == (1,) else pictures
 
     rows = _BLOCK // (arrays[name].dtype.itemsize * math.prod(arrays[name].shape[1:]))
-    return Images([*map(str, range(size))], _Pictures(size, max(1, rows), read), counts)
+    return Images([*map(str, range(size))], _Pictures(size, max(1, rows), read), *counts)
 
 
 def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
@@ -238,12 +226,11 @@ def _read_file(path: Path, function: Callable[[Image.Image], Any]):
 
 def _pixels(image: Image.Image, page: int) -> np.ndarray:
     image.seek(page)
-    size, of_16_bits = math.prod(image.size), image.mode == "I" and image.format == "PNG"
+    size, as_of_32 = math.prod(image.size), image.mode == "I" and image.format == "PNG"
     require(size <= _MOST_PIXELS, f"at most {_MOST_PIXELS} pixels", image.size)
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode[0] in "IF":
-        levels = np.asarray(image)  # of 16 bits as of 32 in older versions of Pillow
-        return as_picture(levels.astype(np.uint16) if of_16_bits else levels, "levels")
+    if image.mode[0] in "IF":  # a PNG's 16 bits come as 32 from older versions of Pillow
+        return as_picture(np.asarray(image, np.uint16 if as_of_32 else None), "levels")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         levels = np.asarray(image.convert("L"), np.float32) - 127.5
@@ -259,9 +246,9 @@ def _open_folder(folder: Path) -> Images:
     there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     pictures = [path for path in there if path.suffix.lower() in _PICTURES and path.is_file()]
     with _errors_of(folder):
-        require(bool(pictures), f"pictures ({' '.join(_PICTURES)})", f"{len(there)} other files")
+        require(bool(pictures), f"pictures {_PICTURES}", f"{len(there)} other files")
     images, labels, others = _open_pictures(pictures), {}, []
-    for path in [path for path in there if path not in set(pictures)]:
+    for path in sorted({*there} - {*pictures}):
         with _errors_of(path):
             found = _read_labels(path, images.names)
         labels.update(found)
@@ -339,13 +326,10 @@ class Levels(NamedTuple):
 
 
 def _measure(pieces: list[np.ndarray], step: float, inverted: bool | None) -> Levels | None:
-    """Levels for pieces [height, width] of images; None if there is nothing in them.
-
-    All pixels but a thousandth at either end are stretched, and images that are mostly bright are
-    inverted; if it is known whether others are, seven tenths have to say otherwise.  There is
-    something if levels, smoothed, span more than three steps and twice the noise, of which
-    smoothing leaves an eighth.
-    """
+    """Levels for pieces [height, width] of images: all pixels but a thousandth at either end are
+    stretched, and images that are mostly bright are inverted, or if more than seven tenths are
+    where it is known that others are not.  None if there is nothing in them: levels, smoothed, span
+    at most three steps or twice the noise, of which smoothing leaves an eighth."""
     smooth = [gaussian_filter(piece, 2) for piece in pieces]
     low, high = float(min(map(np.min, smooth))), float(max(map(np.max, smooth)))
     changes = np.concatenate([np.diff(piece).ravel() for piece in pieces])
@@ -369,8 +353,7 @@ def _pieces(picture: np.ndarray, most: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How images become scenes: square, grey, and with objects on something dark, as the paper's
-    variances want them."""
+    """How images become scenes: square, grey, and with objects on something dark."""
 
     side: int = 50  # of a scene in pixels
     # "resize" makes one scene of an image, "tile" many, None takes images of side x side pixels.
@@ -381,34 +364,27 @@ class Preparation:
     inverted: bool = False
     # Images whose own levels differ by more than this have these, see `Levels`; None: none have.
     tolerance: float | None = None
-    zoom: float = 1.0  # by which images are resized before they are cut into tiles
+    zoom: float = 1.0  # scene pixels to one of an image that is cut into tiles
 
     def __post_init__(self):
         require(self.fit in (None, *FITS), f"a fit out of None, {', '.join(FITS)}", self.fit)
         require(0 <= self.overlap < self.side, f"0 <= overlap < side {self.side}", self.overlap)
         good = -math.inf < self.black < self.white < math.inf
         require(good, "finite levels, black below white", (self.black, self.white))
-        require(0.01 <= self.zoom <= 10, "a zoom from 0.01 to 10", self.zoom)
-        good = self.tolerance is None or self.tolerance >= 0
-        require(good, "a tolerance of at least 0", self.tolerance)
+        require(0 < self.zoom <= 10, "a zoom above 0 and at most 10", self.zoom)
 
     @property
     def levels(self) -> Levels:
         return Levels(self.black, self.white, self.inverted)
 
-    def adapted(
-        self, images: Images, levels: str = "auto", trained: bool = True
-    ) -> tuple[Preparation, list[str]]:
-        """This preparation with grey levels for these images, and what is to be said about it.
+    def adapted(self, images: Images, levels: str = "auto", trained: bool = True):
+        """This preparation with grey levels for these images, and a list of what is to be said.
 
         Args:
           levels: "trained", as they are; "picture", every image's own; "auto", those of all images
             together if they differ clearly from what they are, and a single image's own if it
             differs clearly from the others.
-          trained: whether there are levels yet.
-
-        Raises:
-          ConfigError: if there are not, and there is nothing in the images.
+          trained: whether there are levels yet; if not, a ConfigError says that images are empty.
         """
         if levels == "trained":
             return self, []
@@ -427,9 +403,7 @@ class Preparation:
         if trained and new != known:
             said.append(f"grey levels are {new}, and were {known} in training; they are stretched")
         if trained and tolerance:
-            said.append(
-                f"{apart:.1%} of the images have other grey levels; each of them is stretched"
-            )
+            said.append(f"{apart:.1%} of the images have other grey levels; each is stretched")
         tolerance = 0.0 if levels == "picture" else tolerance
         return dataclasses.replace(self, **new._asdict(), tolerance=tolerance), said
 
@@ -440,33 +414,22 @@ class Preparation:
         return own if own and own.differ(self.levels, self.tolerance) else self.levels
 
     def scenes(self, images: Images) -> Iterator[tuple[np.ndarray, tuple[int, Window]]]:
-        """One after the other, [side, side] uint8, with the number of its image and where in it it
-        was; all 0 if there is nothing in it.
-
-        Raises:
-          ConfigError: if an image does not have the size.
-        """
+        """One after the other, [side, side] uint8, all 0 if there is nothing in it, with the number
+        of its image and where in it it was; ConfigError if an image does not have the size."""
         for number, picture in enumerate(images.pictures):
-            levels = self.levels_of(picture)
-            for scene, window in self._cut(luminance(picture), images.names[number]):
+            levels, grey = self.levels_of(picture), luminance(picture)
+            if self.fit == "tile":
+                pieces = cut_tiles(grey, self.side, self.overlap, self.zoom)
+            else:
+                size = f"{self.side} x {self.side} pixels of image {images.names[number]}"
+                good = self.fit == "resize" or grey.shape == (self.side, self.side)
+                require(good, f"{size}, or --fit resize or tile", grey.shape)
+                pieces = [resize(grey, self.side)]
+            for scene, window in pieces:
                 scene = levels.stretch(scene)
                 if np.ptp(scene) < 0.5 and np.ptp(gaussian_filter(scene, 2)) < _EMPTY:
                     scene[:] = 0
                 yield np.round(255 * scene).astype(np.uint8), (number, window)
-
-    def _cut(self, levels: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, Window]]:
-        side, (height, width) = self.side, levels.shape
-        if self.fit != "tile":
-            expected = f"{side} x {side} pixels of image {name}, or --fit resize or tile"
-            good = self.fit == "resize" or (height, width) == (side, side)
-            require(good, expected, f"{width} x {height}")
-            yield resize(levels, side)
-            return
-        size = max(1, round(self.zoom * width)), max(1, round(self.zoom * height))
-        if size != (width, height):
-            levels = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
-        for scene, window in cut_tiles(levels, side, self.overlap):
-            yield scene, window.zoomed(width / size[0], height / size[1])
 
 
 def sample(things: Sequence, most: int) -> Sequence:

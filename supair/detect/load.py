@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,52 +35,39 @@ class Detector(NamedTuple):
 
     def detect(self, images, levels: str = "auto") -> Detections:
         """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
-        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.
-
-        Raises:
-          ConfigError: if the images cannot be read, or do not fit the preparation.
-        """
+        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.  Prints why
+        the result may be wrong; ConfigError if images cannot be read or do not fit."""
         from supair.detect.results import detect  # brings TensorFlow
 
         if isinstance(images, (str, Path)):
             images = read_images(Path(images))
         else:
-            pictures = [
-                as_picture(np.asarray(array), f"image {n}") for n, array in enumerate(images)
-            ]
-            images = Images([*map(str, range(len(pictures)))], pictures)
-        preparation, said = self.preparation.adapted(images, levels)
-        for line in said:
-            print(f"warning: {line}", file=sys.stderr)
-        found = detect(self.model, preparation, images)
+            names = [f"image {number}" for number in range(len(images))]
+            images = Images(names, [as_picture(np.asarray(x), n) for x, n in zip(images, names)])
+        found, _ = detect(self.model, self.preparation, images, levels)
         boxes, scores = [image.boxes for image in found], [image.score for image in found]
         return Detections(np.array([len(few) for few in boxes]), boxes, scores)
 
 
 def load(name: Path | str) -> Detector:
     """The detector of a run or a folder of weights; raises as `find_model` and `load_model`."""
-    return Detector(*load_model(find_model(str(name))))
+    return Detector(*load_model(find_model(name)))
 
 
-def find_model(name: str) -> Path:
+def find_model(name: Path | str) -> Path:
     """The folder of this path or, in a checkout, of pretrained weights of this name; ConfigError if
     there is none."""
     pretrained = Path(__file__).parents[2] / "reproduce" / "pretrained"
+    for folder in (Path(name), pretrained / name):
+        if folder.is_dir():
+            return folder
     names = sorted(config.parent.name for config in pretrained.glob("*/config.json"))
-    if name in names and not Path(name).exists():
-        return pretrained / name
-    known = ", or ".join(["--model PATH of a run or of weights", *names])
-    require(Path(name).is_dir(), known, name)
-    return Path(name)
+    raise ConfigError(f"expected --model PATH or one of {', '.join(names)}, found {name}")
 
 
 def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:
-    """The model of a run or of a folder of weights, and how it wants images prepared.
-
-    Raises:
-      TrainingError: if the folder does not hold a trained SuPAIR, or it is damaged; the message
-        names the file.
-    """
+    """The model of a run or of a folder of weights, and how it wants images prepared; TrainingError
+    with a file's name if there is none, or it is damaged."""
     directory = Path(directory)
     configuration = read_configuration(directory)
     try:

@@ -6,33 +6,27 @@ import csv
 import html
 import io
 import json
-import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from supair.config import ConfigError
 from supair.detect.images import Images, as_levels, level_step, luminance
-from supair.detect.results import Detection, Doubt
 from supair.run import write_whole
 
 _RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
 _PARTIAL = ".supair-partial."  # begins the name of a folder of results that are being written
 _FORMULA = tuple("=+-@\t\r")  # a cell that begins so would be run by a spreadsheet
-_COLOURS = colormaps["viridis"]  # of scores from 0 to 1
-_SHEET_SIDE = 6  # overlays along each side of the contact sheet
-_CELL = 160  # pixels of an overlay there
-_OVERLAY_SIDES = 300, 2000  # pixels, least and most of the longer side of an overlay
+_COLOURS = "#440154 #3b528b #21918c #5ec962 #fde725".split()  # of scores, by fifths from 0 to 1
+_SHEET_SIDE, _CELL = 6, 160  # overlays along a side of the contact sheet, and their pixels there
+_DRAWN_SIDES = 300, 2000  # pixels, least and most of the longer side of an overlay
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Objects found</title><style>
@@ -40,7 +34,7 @@ body {{font: 15px/1.4 sans-serif; margin: 2em; color: #222; background: #fff}}
 figure {{display: inline-block; width: 160px; margin: 4px; vertical-align: top}}
 img {{max-width: 160px; max-height: 160px}}
 figcaption {{font-size: 12px; overflow-wrap: anywhere}}
-.score {{height: 12px; width: 160px; background: linear-gradient(90deg, {colours})}}
+hr {{display: inline-block; height: 10px; margin: 0 1ex; background: #31688e}}
 </style>
 <h1>{objects} objects in {images} images</h1>
 {doubts}
@@ -49,7 +43,7 @@ figcaption {{font-size: 12px; overflow-wrap: anywhere}}
 <p>Tables: <a href="counts.csv">counts.csv</a>, <a href="boxes.csv">boxes.csv</a>,
 <a href="boxes.json">boxes.json</a> (COCO)</p>
 <h2>{drawn} of {images} images</h2>
-<p>Colours of boxes, by their score from 0 to 1:</p><div class="score"></div>
+<p>Colours of boxes, by their score from 0 to 1: {colours}</p>
 {figures}
 """
 
@@ -57,10 +51,9 @@ figcaption {{font-size: 12px; overflow-wrap: anywhere}}
 def check_output(directory: Path, images: Path | None = None) -> None:
     """Raise ConfigError if a folder holds the images, or anything but an earlier result."""
     option = f"--output {directory}"
-    if images is not None and directory.resolve() in (images.resolve(), *images.resolve().parents):
-        raise ConfigError(f"{option}: holds the images; choose another folder")
-    if os.path.lexists(directory) and not directory.is_dir():
-        raise ConfigError(f"{option}: is there and is no folder; choose another")
+    holding = (images.resolve(), *images.resolve().parents) if images else ()
+    if directory.resolve() in holding or os.path.lexists(directory) and not directory.is_dir():
+        raise ConfigError(f"{option}: holds the images, or is no folder; choose another")
     try:
         content = json.loads((directory / "boxes.json").read_bytes())
         drawn = {image.get("overlay") for image in content["images"]}
@@ -74,34 +67,25 @@ def check_output(directory: Path, images: Path | None = None) -> None:
             raise ConfigError(f"{option}: holds {name}, which is no result; choose another folder")
 
 
-def write_results(
-    directory: Path, images: Images, detections: list[Detection], doubts=(), overlays: int = 300
-) -> None:
-    """Write `counts.csv`, `boxes.csv`, `boxes.json` (COCO) and `index.html`, `overlays/` of the
-    first images and `contact_sheet.png`, all or none, in place of an earlier result; raises as
-    `check_output`."""
+def write_results(directory: Path, images: Images, detections, doubts=(), overlays=300) -> None:
+    """Write what `results.detect` returns, all files in place of an earlier result's, with
+    overlays of so many images, the first; raises as `check_output`."""
     check_output(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for left in directory.glob(f"{_PARTIAL}*"):  # by a process that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory) as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
-        for folder in (new, old, new / "overlays"):
-            folder.mkdir()
+        old.mkdir()
+        (new / "overlays").mkdir(parents=True)
         drawn = _draw_pictures(new, images, detections[:overlays])
         _write_tables(new, images.names, detections, doubts, drawn)
         _write_page(new / "index.html", images.names, detections, doubts, drawn)
         check_output(directory)  # what came while pictures were drawn
-        moves = [(directory / n, old / n) for n in _RESULTS if (directory / n).exists()]
-        moves += [(new / n, directory / n) for n in _RESULTS]
-        try:
-            for source, target in moves:
-                os.replace(source, target)
-        except BaseException:
-            for source, target in reversed(moves):
-                if not source.exists():
-                    os.replace(target, source)
-            raise
+        for name in [name for name in _RESULTS if (directory / name).exists()]:
+            os.replace(directory / name, old / name)
+        for name in _RESULTS:
+            os.replace(new / name, directory / name)
 
 
 def _write_tables(directory: Path, names, detections, doubts, drawn) -> None:
@@ -136,11 +120,13 @@ def _write_tables(directory: Path, names, detections, doubts, drawn) -> None:
     write_whole(directory / "boxes.json", json.dumps(content, indent=1) + "\n")
 
 
-def _draw_pictures(directory: Path, images: Images, detections: list[Detection]) -> list[str]:
+def _draw_pictures(directory: Path, images: Images, detections) -> list[str]:
     """Draw overlays and a contact sheet of the first; returns the overlays' paths."""
     drawn, thumbnails = [], []
     for number, found in enumerate(tqdm(detections, "drawing", unit="image", disable=None)):
-        overlay = draw_overlay(images.pictures[number], found)
+        colours = [_COLOURS[min(4, int(5 * score))] for score in found.score]
+        text = str(len(found.boxes))
+        overlay = draw_boxes(images.pictures[number], found.boxes, colours, text)
         name = re.sub(r"[^\w.-]", "_", images.names[number])[:50]  # may be too long, or no file's
         drawn.append(f"overlays/{number:05d}_{name}.png")
         overlay.save(directory / drawn[-1])
@@ -150,52 +136,41 @@ def _draw_pictures(directory: Path, images: Images, detections: list[Detection])
     cell = np.max([image.size for image in thumbnails], axis=0) + 4
     rows = -(-len(thumbnails) // _SHEET_SIDE)
     width, height = cell * [min(_SHEET_SIDE, len(thumbnails)), rows]
-    sheet = Image.new("RGB", (max(width, 200), height + 24))
+    sheet = Image.new("RGB", (width, height))
     for number, image in enumerate(thumbnails):
         sheet.paste(image, tuple(cell * [number % _SHEET_SIDE, number // _SHEET_SIDE] + 2))
-    legend = _COLOURS(np.tile(np.linspace(0, 1, 100), [10, 1]), bytes=True)[..., :3]
-    sheet.paste(Image.fromarray(legend), (60, height + 7))
-    ImageDraw.Draw(sheet).text((4, height + 5), "score 0" + 29 * " " + "1", font_size=12)
     sheet.save(directory / "contact_sheet.png")
     return drawn
 
 
-def draw_overlay(picture: np.ndarray, found: Detection) -> Image.Image:
-    """The image, enlarged if it is small and made smaller if it is large, its grey levels stretched
-    to black and white, with all boxes in the colours of their scores and their number."""
-    least, most = _OVERLAY_SIDES
+def draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: list, text="") -> Image.Image:
+    """An image, enlarged if it is small and made smaller if it is large, its grey levels stretched
+    to black and white, with boxes [n, 4] in their colours, and a text."""
+    least, most = _DRAWN_SIDES
     longer = max(picture.shape[:2])
     skip, zoom = -(-longer // most), max(1, -(-least // longer))
     levels = picture[::skip, ::skip]
     grey = luminance(levels)
-    low, high = grey.min(), grey.max()
-    if high - low <= 3 * level_step(levels):  # uniform
-        low, high = min(low, 0), max(high, 1)
-    stretched = np.clip((as_levels(levels) - low) / (high - low), 0, 1)
+    contrast = max(np.ptp(grey), 10 * level_step(levels), 1e-6)
+    stretched = np.clip((as_levels(levels) - grey.min()) / contrast, 0, 1)
     overlay = Image.fromarray(np.uint8(np.round(255 * stretched))).convert("RGB")
     overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)
     longer, pen = max(overlay.size), ImageDraw.Draw(overlay)
-    for box, score in zip(found.boxes * (zoom / skip), found.score):
-        left, top, right, bottom = *box[:2], *np.maximum(box[:2], box[:2] + box[2:] - 1)
-        pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline="black")
-        colour, width = to_hex(_COLOURS(float(score))), max(2, longer // 200)
-        pen.rectangle([left, top, right, bottom], outline=colour, width=width)
+    for box, colour in zip(boxes * (zoom / skip), colours):
+        corners = [*box[:2], *np.maximum(box[:2], box[:2] + box[2:] - 1)]
+        pen.rectangle(corners, outline=colour, width=max(2, longer // 200))
     style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2}
-    pen.text((3, 3), str(len(found.boxes)), font_size=max(14, longer // 16), **style)
+    pen.text((3, 3), text, font_size=max(14, longer // 16), **style)
     return overlay
 
 
-def _write_page(path: Path, names, detections, doubts: Sequence[Doubt], drawn) -> None:
+def _write_page(path: Path, names, detections, doubts, drawn) -> None:
     """Counts, their histogram and the overlays, for a browser without a server."""
     numbers = np.bincount([len(found.boxes) for found in detections])  # of images by their count
-    bar = max(3, min(40, 900 // len(numbers)))  # pixels
-    histogram = [f'<svg width="{bar * len(numbers) + 40}" height="160" font-size="11">']
-    for count, number in enumerate(numbers.tolist()):
-        x, height = 20 + bar * count, 120 * number / numbers.max()
-        shape = f'x="{x}" y="{140 - height:.1f}" width="{bar - 1}" height="{height:.1f}"'
-        histogram.append(f'<rect {shape} fill="#31688e"><title>{number}</title></rect>')
-        if count % math.ceil(24 / bar) == 0:
-            histogram.append(f'<text x="{x}" y="154">{count}</text>')
+    bars = (
+        f'{count}<hr style="width: {400 * number / numbers.max():.0f}px">{number}<br>'
+        for count, number in enumerate(numbers)
+    )
     figures = (
         f'<figure><a href="{quote(overlay)}"><img src="{quote(overlay)}" loading="lazy" alt="">'
         f"</a><figcaption>{html.escape(name)}: <b>{len(found.boxes)}</b>, confidence "
@@ -203,12 +178,12 @@ def _write_page(path: Path, names, detections, doubts: Sequence[Doubt], drawn) -
         for overlay, name, found in zip(drawn, names, detections)
     )
     page = _PAGE.format(
-        colours=", ".join(to_hex(_COLOURS(level)) for level in np.linspace(0, 1, 9)),
         objects=sum(len(found.boxes) for found in detections),
         images=len(names),
         doubts="".join(f"<p>Warning: {html.escape(doubt.say(names))}</p>" for doubt in doubts),
-        histogram="".join([*histogram, "</svg>"]),
+        histogram="\n".join(bars),
         drawn=len(drawn),
+        colours="".join(f'<hr style="width: 20px; background: {colour}">' for colour in _COLOURS),
         figures="\n".join(figures),
     )
     write_whole(path, page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,10 +16,8 @@ from supair.detect.images import Images, Preparation
 from supair.detect.tiles import drop_doubles
 
 _BATCH = 250  # scenes at once
-_LEAST_CONTRAST = 5  # grey levels of 255; a scene of fewer is uniform
-_MOST, _FEW = 0.9, 10  # share of boxes or tiles, and least number of them, to have doubts about
+_MOST, _FEW = 0.9, 10  # share of boxes, and least number of boxes or images, to have doubts about
 _AT_LIMIT = 0.05  # of the range of a box's widths
-_NOTHING = np.zeros([0, 8])
 
 
 class Detection(NamedTuple):
@@ -33,8 +32,6 @@ class Detection(NamedTuple):
     log_ratio: np.ndarray
     width: np.ndarray  # [objects], 0 for the least that the model can give a box, 1 for the largest
     confidence: float  # q(N = n) of the counts n in the image's scenes, their product
-    scenes: int  # that the image was cut into
-    empty: int  # scenes without objects
     uniform: bool  # whether there is nothing to be seen
     size: tuple[int, int]  # (width, height) in pixels
 
@@ -55,12 +52,9 @@ class Doubt(NamedTuple):
 
 
 def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x).
-
-    Returns:
-      Of each step z_pres, left, top, width and height in pixels, score, log_ratio, width (see
-      `Detection`), [batch, step, 8]; and q(N), [batch, step + 1].
-    """
+    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x): of
+    each step z_pres, left, top, width and height in pixels, score, log_ratio and width as of a
+    `Detection`, [batch, step, 8]; and q(N), [batch, step + 1]."""
     config = model.config
     noise = tf.zeros([len(scenes), config.num_steps, model.noise_size])
     evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)
@@ -72,14 +66,10 @@ def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.concat([z_pres, model.boxes(found), *values], axis=-1), found.q_count
 
 
-def detect(
-    model: supair.SuPAIR, preparation: Preparation, images: Images, min_score: float = 0.0
-) -> list[Detection]:
-    """Find the objects in every image, each of them once; those of a lower score are left out.
-
-    Raises:
-      ConfigError: if the images do not fit the preparation.
-    """
+def detect(model, preparation: Preparation, images: Images, levels="auto", min_score=0.0):
+    """A Detection for every image, without objects of a lower score, and a list of Doubts, which
+    are printed, too; for `levels` and errors see `Preparation`."""
+    preparation, said = preparation.adapted(images, levels)
     compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
     parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
     pieces = preparation.scenes(images)
@@ -89,52 +79,45 @@ def detect(
             # Compiling takes seconds; a few scenes do without.
             found = compiled(scenes) if len(batch) == _BATCH else describe(model, scenes)
             values, q_count = map(np.asarray, found)
-            seen = np.ptp(scenes, axis=(1, 2)) >= _LEAST_CONTRAST
+            seen = scenes.any(axis=(1, 2))
             present = (np.round(values[..., 0]) == 1) & seen[:, None]
-            counts = present.sum(axis=1)
-            sure = np.where(seen, q_count[np.arange(len(batch)), counts], 1.0)
+            sure = np.where(seen, q_count[np.arange(len(batch)), present.sum(axis=1)], 1.0)
             for k, (_, (number, window)) in enumerate(batch):
-                rows = _NOTHING
-                if counts[k]:
-                    boxes, rest = np.split(values[k, present[k], 1:], [4], axis=1)
-                    boxes = window.to_image(boxes)
-                    rows = np.insert(rest, 3, len(parts[number]), axis=1)
-                    rows = np.hstack([window.clip(boxes), rows])[window.owns(boxes)]
-                parts[number].append((rows, sure[k], seen[k], counts[k] == 0, window.size))
+                boxes, rest = np.split(values[k, present[k], 1:], [4], axis=1)
+                boxes, scene = window.to_image(boxes), np.full([len(boxes), 1], len(parts[number]))
+                rows = np.hstack([window.clip(boxes), rest, scene])[window.owns(boxes)]
+                parts[number].append((rows, sure[k], seen[k], window.size))
             progress.update(len(batch))
-    return [_put_together(*zip(*of_image), min_score) for of_image in parts]
+    detections = [_put_together(*zip(*of_image), min_score) for of_image in parts]
+    doubts = find_doubts(detections)
+    doubts += [Doubt(text, range(len(images.names))) for text in said]
+    for doubt in doubts:
+        print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
+    return detections, doubts
 
 
-def _put_together(rows, sure, seen, empty, sizes, min_score: float) -> Detection:
+def _put_together(rows, sure, seen, sizes, min_score: float) -> Detection:
     """What an image's scenes give: for each object box, score, log_ratio, width and the number of
     the scene, [objects, 8]; and the rest for each scene."""
     table = np.concatenate(rows)
     table = table[table[:, 2:4].min(axis=1) > 0]  # what lies in the image
     keep = drop_doubles(table[:, :4], table[:, 7], table[:, 5]) & (table[:, 4] >= min_score)
     score, log_ratio, width = table[keep, 4:7].T
-    of_scenes = float(np.prod(sure)), len(rows), int(sum(empty)), not any(seen), sizes[0]
-    return Detection(table[keep, :4], score, log_ratio, width, *of_scenes)
+    of_image = float(np.prod(sure)), not any(seen), sizes[0]
+    return Detection(table[keep, :4], score, log_ratio, width, *of_image)
 
 
 def find_doubts(detections: list[Detection]) -> list[Doubt]:
     """Why a result may be wrong, as far as it shows."""
     everywhere = range(len(detections))
-    seen = [n for n in everywhere if not detections[n].uniform]
-    cut = [n for n in seen if detections[n].scenes >= _FEW]
-    counts = {len(detections[n].boxes) for n in seen}
-    same = len(counts) == 1 and (counts == {0} or len(seen) >= _FEW)
+    uniform = [n for n in everywhere if detections[n].uniform]
+    doubts = [Doubt("uniform, so without objects", uniform)] if uniform else []
+    counts = [len(found.boxes) for found in detections if not found.uniform]
+    if len(set(counts)) == 1 and (counts[0] == 0 or len(counts) >= _FEW):
+        doubts.append(Doubt(f"the same count, {counts[0]}, throughout", everywhere))
     width = np.concatenate([found.width for found in detections])
-    least, largest = (
-        everywhere if len(width) >= _FEW and np.mean(at_limit) > _MOST else ()
-        for at_limit in (width < _AT_LIMIT, width > 1 - _AT_LIMIT)
-    )
-    found: dict[str, Sequence[int]] = {
-        "uniform, so without objects": [n for n in everywhere if detections[n].uniform],
-        "most tiles are empty; objects may not be of the size that was trained for": [
-            n for n in cut if detections[n].empty > _MOST * detections[n].scenes
-        ],
-        "boxes have the least width there is; train with a smaller --object-size": least,
-        "boxes have the largest width there is; train with a larger --object-size": largest,
-        f"the same count, {max(counts, default=0)}, throughout": everywhere if same else (),
-    }
-    return [Doubt(text, about) for text, about in found.items() if about]
+    for change, at_limit in (("smaller", width < _AT_LIMIT), ("larger", width > 1 - _AT_LIMIT)):
+        if len(width) >= _FEW and np.mean(at_limit) > _MOST:
+            text = f"no box can be {change}, and most would be; train with a {change} --object-size"
+            doubts.append(Doubt(text, everywhere))
+    return doubts

@@ -6,10 +6,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy.ndimage import find_objects, gaussian_filter, label
 
 from supair.detect.images import Images, Preparation, luminance, sample
+from supair.detect.report import draw_boxes
 
 _IMAGES, _CROP = 60, 1000  # how many are looked at, and pixels along a side of their middle
 _SMOOTHING = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # pixels; the first that leaves few specks
@@ -72,7 +73,6 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
     small, middle, large = map(float, np.quantile(size, [0.1, 0.5, 0.75]))
     doubts = {
         "these are no separate objects, all darker or all brighter than the ground": share < _GOOD,
-        f"there are only {len(boxes)} objects to judge by": len(boxes) < 10,
         "the sizes differ much: objects may touch, or be in parts": large > 2.5 * small,
     }
     said = [doubt for doubt, true in doubts.items() if true]
@@ -96,42 +96,34 @@ def _threshold(values: np.ndarray) -> float:
     """What parts values into two kinds as far from each other as can be (Otsu, 1979)."""
     numbers, edges = np.histogram(values, 256)
     below, total = np.cumsum(numbers), np.cumsum(numbers * (edges[1:] + edges[:-1]) / 2)
-    apart = (total[-1] * below - total * below[-1]) ** 2 / np.maximum(
-        1.0, below * (below[-1] - below)
-    )
-    return float(edges[1:][np.argmax(apart)])
+    apart = (total[-1] * below - total * below[-1]) ** 2
+    return float(edges[1:][np.argmax(apart / np.maximum(1.0, below * (below[-1] - below)))])
 
 
 class Layout(NamedTuple):
-    """How images become scenes, and what a model has to expect in these, in scene pixels."""
+    """How images become scenes, and what a model has to expect in these."""
 
     fit: str | None
-    zoom: float
-    side: int
-    object_size: tuple[float, float]
+    side: int  # scene pixels
+    object_size: tuple[float, float]  # image pixels
     max_objects: int
-    scale: float  # scene pixels to one of an image
+    zoom: float  # scene pixels to one of an image
 
     @property
     def options(self) -> str:
         """For the command line."""
-        fit = f"--fit {self.fit} " * bool(self.fit) + f"--zoom {self.zoom} " * (self.zoom != 1)
-        least, most = self.object_size
+        fit, (least, most) = f"--fit {self.fit} " * bool(self.fit), self.object_size
         size = f"--side {self.side} --object-size {least:g} {most:g}"
         return f"{fit}{size} --max-objects {self.max_objects}"
 
 
-def suggest_layout(
-    sizes: Sizes,
-    fit: str | None = None,
-    zoom: float | None = None,
-    side: int | None = None,
-    object_size: tuple[float, float] | None = None,
-    max_objects: int | None = None,
-) -> Layout:
+def suggest_layout(sizes: Sizes, fit=None, side=None, object_size=None, max_objects=None) -> Layout:
     """What is not told: small square images become scenes as they are; others, if they have few
     objects that are large enough, are resized, and else cut into tiles."""
     small, middle, large = sizes.quantiles
+    least, most = object_size or (round(_MARGINS[0] * small, 1), round(_MARGINS[1] * large, 1))
+    if object_size:
+        middle = max(0.1, (least + most) / 2)
     longer, few = float(np.median(np.max(sizes.shapes, axis=1))), sizes.number() <= _FEW
     (height, width), *others = set(sizes.shapes)
     if fit is None and side is None:
@@ -140,17 +132,14 @@ def suggest_layout(
         else:
             fit = "resize" if few and _SIDE * longer <= _LARGEST * middle else "tile"
     if fit == "tile":
-        by_size = 1.0 if object_size else min(max(_TILE_SIDE / middle, 0.01), 10.0)
-        scale = zoom = zoom or (1.0 if 0.8 < by_size < 1.25 else round(by_size, 3))
+        zoom = min(max(_TILE_SIDE / middle, 0.01), 10.0)
+        zoom = 1.0 if 0.8 < zoom < 1.25 else round(zoom, 3)
+        side = side or min(max(math.ceil(2 * most * zoom), 50), _LARGEST)  # see `tile_overlap`
     else:
         side = side or min(max(math.ceil(_SIDE * longer / middle), 32), _LARGEST)
-        scale, zoom = side / longer if fit else 1.0, 1.0
-    least, most = object_size or (
-        round(by * size * scale, 1) for by, size in zip(_MARGINS, (small, large))
-    )
-    side = side or min(max(math.ceil(2 * most), 50), _LARGEST)  # see `tile_overlap`
-    number = max_objects or sizes.number(side / scale if fit == "tile" else 1e9)
-    return Layout(fit, zoom, side, (least, most), number, scale)
+        zoom = side / longer if fit else 1.0
+    number = max_objects or sizes.number(side / zoom if fit == "tile" else 1e9)
+    return Layout(fit, side, (least, most), number, zoom)
 
 
 def draw_suggestion(sizes: Sizes, layout: Layout) -> Image.Image:
@@ -158,41 +147,24 @@ def draw_suggestion(sizes: Sizes, layout: Layout) -> Image.Image:
     smallest box (yellow) and the largest (red) that a model may use."""
     number = np.bincount(sizes.owner, minlength=1).argmax()
     picture, boxes = sizes.pictures[number], sizes.boxes[sizes.owner == number]
-    zoom = max(1, -(-400 // max(picture.shape)))
-    drawn = Image.fromarray(np.uint8(255 * picture).repeat(zoom, 0).repeat(zoom, 1)).convert("RGB")
-    pen, middle = ImageDraw.Draw(drawn), np.array([*picture.shape[::-1], 0, 0]) / 2
-    for box in boxes:
-        pen.rectangle((*zoom * box[:2], *zoom * (box[:2] + box[2:]) - 1), outline="white")
-        if abs(max(box[2:]) - sizes.quantiles[1]) < abs(max(middle[2:]) - sizes.quantiles[1]):
-            middle = box
+    if not len(boxes):
+        boxes = np.array([[0, 0, *picture.shape[::-1]]])
+    middle = boxes[np.argmin(np.abs(boxes[:, 2:].max(axis=1) - sizes.quantiles[1]))]
     centre = middle[:2] + middle[2:] / 2
-    for length, colour in zip(layout.object_size, ("yellow", "red")):
-        half = length / layout.scale / 2
-        pen.rectangle((*zoom * (centre - half), *zoom * (centre + half)), outline=colour, width=2)
-    return drawn
+    limits = [[*(centre - size / 2), size, size] for size in layout.object_size]
+    colours = [*["white"] * len(boxes), "yellow", "red"]
+    return draw_boxes(picture, np.concatenate([boxes, limits]), colours)
 
 
-class Variances(NamedTuple):
-    """Variance bounds for the leaves of both models, and the noise they were suggested for."""
-
-    object: tuple[float, float]
-    background: tuple[float, float]
-    noise: float
-
-
-def suggest_variances(scenes: np.ndarray) -> Variances:
-    """Between the paper's bounds for clean scenes and those for Noisy-MNIST, by the variance of the
-    noise.
+def suggest_variances(scenes: np.ndarray) -> tuple[float, tuple, tuple]:
+    """The noise's variance in scenes [n, side, side] uint8, and for it the variance bounds of the
+    object and the background model, between the paper's for clean scenes and those for Noisy-MNIST.
 
     The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
     makes a variance of 0.025, less than what was added, because it was cut off at black.
-
-    Args:
-      scenes: [n, side, side] uint8, prepared.
     """
     few = sample(scenes, 2000).reshape(-1, scenes[0].size) / np.float32(255)
     deviation = np.median(np.abs(few - np.median(few, axis=1, keepdims=True)), axis=1)
     noise = float(np.median(1.4826 * deviation)) ** 2  # as of a Gaussian's standard deviation
     share = min(1.0, noise / 0.025)
-    of_object = (round(0.12 + 0.13 * share, 3), 0.35)
-    return Variances(of_object, (0.002, round(0.12 - 0.06 * share, 3)), noise)
+    return noise, (round(0.12 + 0.13 * share, 3), 0.35), (0.002, round(0.12 - 0.06 * share, 3))

@@ -29,23 +29,17 @@ class Window(NamedTuple):
 
     left: float
     top: float
-    zoom_x: float = 1.0
-    zoom_y: float = 1.0
+    zoom_x: float
+    zoom_y: float
+    size: tuple[float, float]  # (width, height) of the image
     # (left, top, right, bottom) in the image: objects whose centre is in here are this scene's,
     # those beyond are a neighbour's.
     core: tuple[float, float, float, float] = (-math.inf, -math.inf, math.inf, math.inf)
-    size: tuple[float, float] = (math.inf, math.inf)  # (width, height) of the image
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [n, 4] (left, top, width, height), from scene pixels to image pixels."""
         zoom = [self.zoom_x, self.zoom_y, self.zoom_x, self.zoom_y]
         return np.asarray(boxes, float) * zoom + [self.left, self.top, 0.0, 0.0]
-
-    def zoomed(self, by_x: float, by_y: float) -> Window:
-        """In an image so many times as large."""
-        by = np.array([by_x, by_y])
-        corner, zoom, size = ((by * pair).tolist() for pair in (self[:2], self[2:4], self.size))
-        return Window(*corner, *zoom, tuple((np.tile(by, 2) * self.core).tolist()), tuple(size))
 
     def owns(self, boxes: np.ndarray) -> np.ndarray:
         """Which of the boxes [n, 4], in image pixels, have their centre in the core, [n] bool."""
@@ -62,26 +56,34 @@ class Window(NamedTuple):
 def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
     """An image [height, width] as one scene [side, side]: its longer side fits, and its
     median fills the rest."""
-    if levels.shape == (side, side):
-        return levels, Window(0.0, 0.0, size=(side, side))
-    height, width = (max(1, round(length / max(levels.shape) * side)) for length in levels.shape)
-    small = Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR)
+    small, zoom_x, zoom_y = _zoom(levels, side / max(levels.shape))
+    height, width = small.shape
     top, left = (side - height) // 2, (side - width) // 2
     scene = np.full([side, side], np.median(levels), np.float32)
     scene[top : top + height, left : left + width] = small
-    zoom_x, zoom_y = levels.shape[1] / width, levels.shape[0] / height
-    corner = -left * zoom_x, -top * zoom_y
-    return scene, Window(*corner, zoom_x, zoom_y, size=levels.shape[::-1])
+    return scene, Window(-left * zoom_x, -top * zoom_y, zoom_x, zoom_y, levels.shape[::-1])
 
 
-def cut_tiles(levels: np.ndarray, side: int, overlap: int) -> Iterator[tuple[np.ndarray, Window]]:
-    """Scenes [side, side] that cover an image [height, width], one after the other; neighbours
-    share `overlap` pixels, and the image's median fills what lies beyond it.
+def _zoom(levels: np.ndarray, zoom: float) -> tuple[np.ndarray, float, float]:
+    """An image in another size, and how large its pixels are in the one that it was."""
+    height, width = (max(1, round(zoom * length)) for length in levels.shape)
+    by = levels.shape[1] / width, levels.shape[0] / height
+    if (height, width) != levels.shape:
+        levels = Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(levels), *by
+
+
+def cut_tiles(
+    levels: np.ndarray, side: int, overlap: int, zoom: float = 1.0
+) -> Iterator[tuple[np.ndarray, Window]]:
+    """Scenes [side, side] that cover an image [height, width] once it is resized, one after the
+    other; neighbours share `overlap` pixels, and the image's median fills what lies beyond it.
 
     Cores overlap a little, as the same object's centre is not quite the same in two tiles; of what
     both find, `drop_doubles` keeps one.
     """
     stride, margin, slack = side - overlap, overlap // 2, overlap / 32
+    size, (levels, zoom_x, zoom_y) = levels.shape[::-1], _zoom(levels, zoom)
     height, width = levels.shape
     ground = np.median(levels[:: -(-height // _SAMPLE), :: -(-width // _SAMPLE)])
     for top in range(0, height, stride):
@@ -90,21 +92,15 @@ def cut_tiles(levels: np.ndarray, side: int, overlap: int) -> Iterator[tuple[np.
             inside = levels[max(y, 0) : y + side, max(x, 0) : x + side]
             scene = np.full([side, side], ground, np.float32)
             scene[max(-y, 0) :, max(-x, 0) :][: len(inside), : inside.shape[1]] = inside
-            core = left - slack, top - slack, left + stride + slack, top + stride + slack
-            yield scene, Window(x, y, core=core, size=(width, height))
+            first = (left - slack) * zoom_x, (top - slack) * zoom_y
+            last = (left + stride + slack) * zoom_x, (top + stride + slack) * zoom_y
+            yield scene, Window(x * zoom_x, y * zoom_y, zoom_x, zoom_y, size, (*first, *last))
 
 
 def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
-    """Non-maximum suppression: of several boxes of one object the one that explains most stays.
-
-    Args:
-      boxes: [n, 4] in image pixels, each of some area.
-      scene: [n], the number of the scene that each was found in.
-      log_ratio: [n], the higher the better.
-
-    Returns:
-      Which to keep, [n] bool.
-    """
+    """Non-maximum suppression: of several boxes of one object the one with the highest log_ratio
+    stays; for boxes [n, 4] in image pixels, each of some area and found in a scene of a number, [n]
+    bool."""
     if not len(boxes):
         return np.zeros(0, bool)
     rank, area = np.argsort(np.argsort(-log_ratio, kind="stable")), boxes[:, 2:].prod(axis=1)

@@ -41,11 +41,8 @@ def downsample(images, z_where, patch_size: int, shifts) -> SceneParts:
     to get one, which is what is visible times both pitches (the patch pixels' distances in the
     scene, at most 1); and of a scene pixel's chance to be given away.
 
-    Args:
-      images: [batch, B, B].
-      z_where: [batch, step, 4].
-      patch_size: A.
-      shifts: [batch, step, 2] in [0, 1], for rows and columns.
+    `images` are [batch, B, B], `z_where` [batch, step, 4], `patch_size` is A, and `shifts` are
+    [batch, step, 2] in [0, 1], for rows and columns.
     """
     soft = extract_patches(images, z_where, patch_size)
     where, shifts = (tf.transpose(values, [1, 0, 2]) for values in (z_where, shifts))
@@ -82,15 +79,8 @@ def downsample(images, z_where, patch_size: int, shifts) -> SceneParts:
 
 
 def _assign_line(size: int, patch_size: int, start, pitch, shift):
-    """Along one axis, which scene pixel each patch pixel gets.
-
-    Args:
-      size, patch_size: B and A.
-      start, pitch, shift: [step, batch].
-
-    Returns:
-      [step, batch, A, B] of zeros and ones; and a scene pixel's chance, [step, batch, B].
-    """
+    """Along one axis, with start, pitch and shift [step, batch], which scene pixel each patch pixel
+    gets, [step, batch, A, B] of zeros and ones; and a scene pixel's chance, [step, batch, B]."""
     pixels, patch_pixels = (tf.range(float(n), dtype=start.dtype) for n in (size, patch_size))
     pitch = pitch[..., tf.newaxis]
     points = (pixels - start[..., tf.newaxis]) / pitch  # [step, batch, B], growing

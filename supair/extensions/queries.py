@@ -25,18 +25,10 @@ _TRIES = 1000  # to place boxes that do not overlap
 
 
 def complete_objects(model: SuPAIR, images, seed=None, leaf_noise: bool = False):
-    """Every step's patch with its hidden pixels filled in, [step, batch, A, A].
-
-    Args:
-      model, images: the scenes' boxes are those that the model finds.
-      seed: for a sample of p(hidden | visible); None gives the most probable explanation.
-    """
-    return _fill(model, _found_parts(model, images), seed, leaf_noise)
-
-
-def _found_parts(model: SuPAIR, images) -> SceneParts:
-    """Scenes taken apart by the boxes that the model finds."""
-    return extract_patches(images, model(images).where_loc, model.config.patch_size)
+    """The patch of every step's box with its hidden pixels filled in, [step, batch, A, A]: the most
+    probable explanation or, given a seed, a sample of p(hidden | visible)."""
+    parts = extract_patches(images, model(images).where_loc, model.config.patch_size)
+    return _fill(model, parts, seed, leaf_noise)
 
 
 def _fill(model: SuPAIR, parts: SceneParts, seed, leaf_noise: bool):
@@ -54,15 +46,11 @@ def _explain(spn: RatSpn, x, observed, seed, leaf_noise: bool):
 
 
 def inpaint(model: SuPAIR, images, known, seed=None, leaf_noise: bool = False, rounds: int = 3):
-    """Scenes with the pixels that are not known filled in, [batch, B, B].
+    """Scenes with a hole, where `known` [batch, B, B] is zero and not one, filled in: by the most
+    probable explanation or, given a seed, a sample.
 
     The inference network needs whole scenes, so the hole first shows what the background model
     expects there, and then what objects and background together do, `rounds` times.
-
-    Args:
-      model, images: what is in the hole is not looked at.
-      known: [batch, B, B], zero in the hole and one elsewhere.
-      seed: for a sample; None gives the most probable explanation.
     """
     images, known = (tf.convert_to_tensor(values, tf.float32) for values in (images, known))
     images *= known
@@ -88,10 +76,8 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
     """Scenes from the generative model, [number, B, B], and their description.
 
     p(N) is truncated at N_max, and p(z_where) is uniform over boxes inside the scene, of the
-    configured sizes; boxes are drawn until the overlap prior accepts them.
-
-    Raises:
-      ConfigError: if N_max boxes of these sizes find no room.
+    configured sizes; boxes are drawn until the overlap prior accepts them, or ConfigError says that
+    N_max of them find no room.
     """
     config = model.config
     rng = np.random.default_rng(seed)
@@ -114,10 +100,8 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
         accepted = rng.uniform(size=len(pending)) <= np.exp(-config.overlap_rate * overlap)
         pending = pending[~accepted]
     else:
-        raise ConfigError(
-            f"no room for up to {config.num_steps} boxes of these sizes in a scene of "
-            f"{config.scene_size} pixels"
-        )
+        scene = f"a scene of {config.scene_size} pixels"
+        raise ConfigError(f"no room for up to {config.num_steps} boxes of these sizes in {scene}")
     z_pres = tf.constant(present, tf.float32)
     description = SceneDescription(z_pres, tf.constant(where), tf.zeros_like(where))
     seeds = tf.unstack(tf.random.split(seed, 2))

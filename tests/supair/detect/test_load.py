@@ -16,40 +16,27 @@ from supair.model import SuPAIR
 from supair.run import write_weights
 
 
-def save(model, folder, **identity):
-    """A folder as of `reproduce/pretrained`, and its configuration."""
-    name, training = type(model).__name__, TrainingConfig(seed=model.seed)
-    settings = resolve(name, model.config, training, identity)
-    write_weights(model, folder, settings)
-    return settings
-
-
 @pytest.mark.parametrize("model_class", [SuPAIR, PerStepSuPAIR])
-def test_a_saved_model_comes_back(model_class, tmp_path):
+def test_a_saved_model_comes_back_unless_its_configuration_is_damaged(model_class, tmp_path):
     model = model_class(tiny.MODEL, seed=3)
     preparation = {"side": 12, "fit": "tile", "overlap": 4, "black": 0.1, "inverted": True}
-    save(model, tmp_path / "model", preparation=preparation)
-    loaded, prepared = load_model(tmp_path / "model")
+    identity = model_class.__name__, tiny.MODEL, TrainingConfig(seed=3)
+    settings = resolve(*identity, {"preparation": preparation})
+    write_weights(model, tmp_path, settings)
+    loaded, prepared = load_model(tmp_path)
     assert type(loaded) is model_class and prepared == Preparation(**preparation)
     for variable, same in zip(model.variables, loaded.variables, strict=True):
         np.testing.assert_allclose(variable, same, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
+    for changes in (
         {"model": {"class": "SuPAIR", "num_steps": "two"}},
         {"model": {"class": "AIR"}},
         {"training": {}},
         {"preparation": {"side": 50}},
         {"preparation": {"side": 12, "turn": 2}},
-    ],
-)
-def test_a_configuration_of_no_supair_is_refused_by_name(changes, tmp_path):
-    settings = {**save(SuPAIR(tiny.MODEL, seed=3), tmp_path / "model"), **changes}
-    (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(TrainingError, match="config.json"):
-        load_model(tmp_path / "model")
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**settings, **changes}))
+        with pytest.raises(TrainingError, match="config.json"):
+            load_model(tmp_path)
 
 
 def test_images_in_memory_and_on_the_disk_give_the_same_objects(tmp_path, pytestconfig):
@@ -57,7 +44,6 @@ def test_images_in_memory_and_on_the_disk_give_the_same_objects(tmp_path, pytest
     np.save(tmp_path / "scenes.npy", scenes)
     detector = supair.load(pytestconfig.rootpath / "reproduce" / "pretrained" / "multi_mnist")
     found = detector.detect(scenes)
-    assert found.counts.tolist() == [len(boxes) for boxes in found.boxes]
     assert found.counts.tolist() == detector.model(scenes / np.float32(255)).count.numpy().tolist()
     for other in (detector.detect(tmp_path / "scenes.npy"), detector.detect(255 - scenes)):
         assert other.counts.tolist() == found.counts.tolist()

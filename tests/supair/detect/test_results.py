@@ -37,11 +37,11 @@ def test_objects_of_several_tiles_are_put_together_once_and_cut_at_the_edges(mon
     picture = np.zeros([36, 40], np.uint8)
     picture[3:6, [1, 2, 30, 31]] = picture[30:33, 11:13] = 255  # the last between two tiles' cores
     images, preparation = Images(["a"], [picture], None), Preparation(20, "tile", overlap=8)
-    (found,) = detect(None, preparation, images)
+    ((found,), _) = detect(None, preparation, images)
     np.testing.assert_array_equal(found.boxes, [[0, 1, 5, 7], [28, 1, 6, 7], [9, 28, 6, 7]])
-    assert found.size == (40, 36) and found.scenes == 12 and found.empty == 8
+    assert found.size == (40, 36)
     assert found.confidence == pytest.approx(0.8**4)  # uniform scenes are sure to be empty
-    assert not len(detect(None, preparation, images, min_score=0.95)[0].boxes)
+    assert not len(detect(None, preparation, images, min_score=0.95)[0][0].boxes)
 
 
 def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
@@ -49,15 +49,14 @@ def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
     monkeypatch.setattr(results, "_BATCH", 8)
     model, scenes = SuPAIR(replace(tiny.MODEL, num_steps=1), seed=3), SQUARES.images[:20]
     model.inference.output_layer.bias.assign(tf.one_hot(0, 9))  # so that the object is there
-    found = detect(model, Preparation(12), Images(list("a" * 20), scenes, None))
-    description = model(SQUARES.read(0, 20))
-    assert [one.uniform for one in found] == [len(one.boxes) == 0 for one in found]
+    found, _ = detect(model, Preparation(12), Images(list("a" * 20), scenes))
+    values, q_count = map(np.asarray, describe(model, scenes))
     assert [one.uniform for one in found] == (scenes.max(axis=(1, 2)) == 0).tolist()
-    for box, sure, one in zip(model.boxes(description), description.at_least.numpy(), found):
+    for one, ((_, *corner, _, _, score, _, _),), q in zip(found, values, q_count):
+        assert len(one.boxes) == (not one.uniform)
         if not one.uniform:
-            np.testing.assert_allclose(one.boxes[0, :2], np.clip(box[0, :2], 0, 12), atol=1e-4)
-            assert one.score == pytest.approx(sure / (1 + np.exp(-one.log_ratio)), rel=1e-4)
-            assert one.confidence == pytest.approx(float(sure[0]))
+            np.testing.assert_allclose(one.boxes[0, :2], np.clip(corner, 0, 12), atol=1e-4)
+            assert (one.score[0], one.confidence) == pytest.approx((score, q[1]), rel=1e-4)
 
 
 def test_the_log_ratio_is_by_how_much_an_object_explains_the_scene_better():
@@ -76,22 +75,20 @@ def test_the_log_ratio_is_by_how_much_an_object_explains_the_scene_better():
         np.testing.assert_allclose(values[:, step, 6], expected, rtol=1e-4, atol=1e-3)
 
 
-def found(number=1, width=0.5, scenes=1, empty=0, uniform=False):
-    ones = np.ones(number)
-    boxes = np.tile([1.0, 2, 3, 4], [number, 1])
-    return Detection(boxes, ones, ones, width * ones, 1.0, scenes, empty, uniform, (12, 12))
+def found(number=1, width=0.5, uniform=False):
+    ones, boxes = np.ones(number), np.tile([1.0, 2, 3, 4], [number, 1])
+    return Detection(boxes, ones, ones, width * ones, 1.0, uniform, (12, 12))
 
 
 @pytest.mark.parametrize(
     "detections, named, numbers",
     [
         ([found(1), found(0, uniform=True), found(2)], "uniform", [1]),
-        ([found(1), found(2, scenes=20, empty=19)], "tiles", [1]),
-        ([found(3, width=0.01)] * 2 + [found(4, width=0.02)], "least", range(3)),
-        ([found(3, width=0.99)] * 2 + [found(4, width=0.98)], "largest", range(3)),
+        ([found(3, width=0.01)] * 2 + [found(4, width=0.02)], "smaller", range(3)),
+        ([found(3, width=0.99)] * 2 + [found(4, width=0.98)], "larger", range(3)),
         ([found(2)] * 10, "2", range(10)),
         ([found(0), found(0)], "0", range(2)),
-        ([found(1), found(2), found(0), found(1, scenes=20, empty=10)], None, []),
+        ([found(1), found(2), found(0)], None, []),
     ],
 )
 def test_what_is_doubtful_is_said(detections, named, numbers):
