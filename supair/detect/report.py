@@ -82,10 +82,16 @@ def write_results(directory: Path, images: Images, detections, doubts=(), overla
         _write_tables(new, images.names, detections, doubts, drawn)
         _write_page(new / "index.html", images.names, detections, doubts, drawn)
         check_output(directory)  # what came while pictures were drawn
-        for name in [name for name in _RESULTS if (directory / name).exists()]:
-            os.replace(directory / name, old / name)
-        for name in _RESULTS:
-            os.replace(new / name, directory / name)
+        moves = [(directory / n, old / n) for n in _RESULTS if (directory / n).exists()]
+        moves += [(new / n, directory / n) for n in _RESULTS]
+        try:
+            for source, target in moves:
+                os.replace(source, target)
+        except BaseException:  # interrupted: the earlier result is put back
+            for source, target in reversed(moves):
+                if not source.exists():
+                    os.replace(target, source)
+            raise
 
 
 def _write_tables(directory: Path, names, detections, doubts, drawn) -> None:

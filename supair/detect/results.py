@@ -32,6 +32,7 @@ class Detection(NamedTuple):
     log_ratio: np.ndarray
     width: np.ndarray  # [objects], 0 for the least that the model can give a box, 1 for the largest
     confidence: float  # q(N = n) of the counts n in the image's scenes, their product
+    empty: float  # share of its scenes in which nothing is found, 0 if these are few
     uniform: bool  # whether there is nothing to be seen
     size: tuple[int, int]  # (width, height) in pixels
 
@@ -103,7 +104,8 @@ def _put_together(rows, sure, seen, sizes, min_score: float) -> Detection:
     table = table[table[:, 2:4].min(axis=1) > 0]  # what lies in the image
     keep = drop_doubles(table[:, :4], table[:, 7], table[:, 5]) & (table[:, 4] >= min_score)
     score, log_ratio, width = table[keep, 4:7].T
-    of_image = float(np.prod(sure)), not any(seen), sizes[0]
+    empty = np.mean([len(of_scene) == 0 for of_scene in rows]) if len(rows) >= _FEW else 0.0
+    of_image = float(np.prod(sure)), float(empty), not any(seen), sizes[0]
     return Detection(table[keep, :4], score, log_ratio, width, *of_image)
 
 
@@ -112,6 +114,8 @@ def find_doubts(detections: list[Detection]) -> list[Doubt]:
     everywhere = range(len(detections))
     uniform = [n for n in everywhere if detections[n].uniform]
     doubts = [Doubt("uniform, so without objects", uniform)] if uniform else []
+    if empty := [n for n in everywhere if detections[n].empty > _MOST]:
+        doubts.append(Doubt("most tiles are empty; objects may be of other sizes", empty))
     counts = [len(found.boxes) for found in detections if not found.uniform]
     if len(set(counts)) == 1 and (counts[0] == 0 or len(counts) >= _FEW):
         doubts.append(Doubt(f"the same count, {counts[0]}, throughout", everywhere))
