@@ -264,9 +264,10 @@ class TrainingConfig:
     warm_up: WarmUp | AirWarmUp | None = None
     annealing: Annealing | None = None
     # What an object must be worth in training, as a share of a square box of middle width full of
-    # background (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs more, and p(N)
-    # hardly anything: second boxes pay for what the first leaves over.  So the loss, but not the
-    # bound, has this share of such a box's log density added for each object, after the warm-up.
+    # background (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs
+    # more, and p(N) hardly anything: second boxes pay for what the first leaves over.  So the loss,
+    # but not the bound, has this share of such a box's log density added for each object, after the
+    # warm-up.
     object_price: float = 0.0
 
     def __post_init__(self):
