@@ -12,25 +12,16 @@ elif (backend := sys.modules["keras"].config.backend()) != "tensorflow":
 
 # Names are imported when they are asked for, so that configurations and command lines come
 # without TensorFlow, which takes seconds.
-_MODULES = {
-    "AIR": "air",
-    "AirConfig": "config",
-    "ConfigError": "config",
-    "Convergence": "config",
-    "InMemoryScenes": "scenes",
-    "ModelConfig": "config",
-    "PAPER_MODELS": "config",
-    "SUPAIR_RECIPES": "config",
-    "SpnConfig": "config",
-    "SuPAIR": "model",
-    "TrainingConfig": "config",
-    "TrainingError": "config",
-    "WarmUp": "config",
-    "background_spn": "config",
-    "load": "detect.load",
-    "object_spn": "config",
-    "train": "training",
+_NAMES = {
+    "config": "AirConfig Convergence ModelConfig SpnConfig TrainingConfig WarmUp "
+    "PAPER_MODELS SUPAIR_RECIPES background_spn object_spn ConfigError TrainingError",
+    "scenes": "InMemoryScenes",
+    "model": "SuPAIR",
+    "air": "AIR",
+    "training": "train",
+    "detect.load": "load",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_MODULES)
 
 

@@ -201,8 +201,7 @@ class AIR(keras.Model):
     @property
     def variables_by_part(self) -> dict[str, list[keras.Variable]]:
         """The trainable variables of the model, and of the baseline, which its own loss trains."""
-        layers = self.baseline_lstm, self.baseline_head
-        baseline = [variable for layer in layers for variable in layer.trainable_variables]
+        baseline = self.baseline_lstm.trainable_variables + self.baseline_head.trainable_variables
         others = {id(v) for v in baseline}
         air = [variable for variable in self.trainable_variables if id(variable) not in others]
         return {"air": air, "baseline": baseline}
@@ -313,8 +312,7 @@ class AIR(keras.Model):
             log_normal(sample.z_what, description.what_loc, description.what_scale),
         )
         scene_mean = self.render(sample)
-        likelihood_scale = tf.constant(config.likelihood_scale, self.compute_dtype)
-        log_likelihood = tfd.Normal(scene_mean, likelihood_scale).log_prob(images)
+        log_likelihood = tfd.Normal(scene_mean, config.likelihood_scale).log_prob(images)
         elbo = AirElbo(
             tf.reduce_sum(log_likelihood, axis=[1, 2]),
             *(tf.reduce_sum(p - q, axis=1) for p, q in zip(log_p, log_q)),

@@ -70,9 +70,8 @@ class SpnConfig:
         low, high = self.variance_min, self.variance_max
         good = 0 < low < high < LARGEST
         require(good, "0 < variance_min < variance_max", f"{low} and {high}")
-        size = max(self.num_components, self.num_sums) ** 3 * self.repetitions << min(
-            self.depth, 40
-        )
+        most, depth = max(self.num_components, self.num_sums), min(self.depth, 40)
+        size = most**3 * self.repetitions << depth
         require(size < 2**28, "fewer regions, components or sums", f"{size:.0e}")
 
 
@@ -128,11 +127,6 @@ class ModelConfig:
             require(abs(getattr(self, name)) < LARGEST, f"a finite {name}", getattr(self, name))
         kinds = isinstance(self.object, SpnConfig), isinstance(self.background, SpnConfig | None)
         require(all(kinds), "SpnConfigs as object and background", (self.object, self.background))
-
-    @property
-    def middle_box(self) -> float:
-        """The area of a square box halfway between the least and the largest width, pixels."""
-        return (self.patch_size * (self.scale_min + self.scale_max) / 2) ** 2
 
 
 @dataclass(frozen=True)
@@ -269,10 +263,11 @@ class TrainingConfig:
     averaging: float | None = None
     warm_up: WarmUp | AirWarmUp | None = None
     annealing: Annealing | None = None
-    # What an object must be worth in training, as a share of a box of middle size full of background
-    # (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs more, and p(N)
-    # hardly anything: second boxes pay for what the first leaves over.  So the loss, but not the
-    # bound, has this share of such a box's log density added for each object, after the warm-up.
+    # What an object must be worth in training, as a share of a square box of middle width full of
+    # background (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs
+    # more, and p(N) hardly anything: second boxes pay for what the first leaves over.  So the loss,
+    # but not the bound, has this share of such a box's log density added for each object, after the
+    # warm-up.
     object_price: float = 0.0
 
     def __post_init__(self):

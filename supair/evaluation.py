@@ -59,28 +59,18 @@ class Evaluator:
             elbo = model.evaluate_elbo(grey(images, scenes.white), noise).elbo
             return tf.stack(list(elbo))  # [term, batch]
 
-        @tf.function(jit_compile=compiled, autograph=False)
-        def describe_all(images):
-            return tf.map_fn(describe, images, fn_output_signature=tf.float32)
+        def batch_by_batch(function):
+            def of_all(batches):
+                return tf.map_fn(function, batches, fn_output_signature=tf.float32)
 
-        @tf.function(jit_compile=compiled, autograph=False)
-        def elbo_terms_of_all(images, noise):
-            return tf.map_fn(elbo_terms, (images, noise), fn_output_signature=tf.float32)
+            return tf.function(of_all, jit_compile=compiled, autograph=False)
 
-        self._describe_all, self._elbo_terms_of_all = describe_all, elbo_terms_of_all
-
-    def _describe(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """z_pres [scenes, step], boxes [scenes, step, 4] and counts [scenes]."""
-        found = self._describe_all(self._images).numpy()  # [batches, batch, step, 5]
-        found = found.reshape(-1, *found.shape[2:])[: len(self.scenes)]
-        z_pres, boxes = found[..., 0], found[..., 1:]
-        return z_pres, boxes, np.sum(np.round(z_pres) == 1, axis=1)
+        self._describe_all = batch_by_batch(describe)
+        self._elbo_terms_of_all = batch_by_batch(elbo_terms)
 
     def _batches(self, images: np.ndarray) -> tf.Tensor:
-        """Scenes [n, B, B] as [batches, batch, B, B].
-
-        The last batch is filled up with black scenes, which are left out of every result.
-        """
+        """Scenes [n, B, B] as [batches, batch, B, B]; the last batch is filled up with black ones,
+        which are left out of every result."""
         images = np.pad(images, [(0, -len(images) % self._batch), (0, 0), (0, 0)])
         return tf.constant(images.reshape(-1, self._batch, *images.shape[1:]))
 
@@ -89,32 +79,35 @@ class Evaluator:
         shape = self._noise_size, self.model.config.num_steps
         starts = range(0, len(images) * self._batch, self._batch)
         noise = [sample_noise(*shape, EVALUATION_SEED, k, self._batch) for k in starts]
-        terms = self._elbo_terms_of_all(images, np.stack(noise)).numpy()  # [batches, term, batch]
+        terms = self._elbo_terms_of_all((images, np.stack(noise))).numpy()  # [batches, term, batch]
         terms = np.moveaxis(terms, 1, 0).reshape(terms.shape[1], -1)[:, :number]
         return terms.mean(axis=1, dtype=float)
 
     def quick(self, examples: bool = False) -> dict[str, Any]:
         """Count accuracy and, if asked for, z_pres and boxes (pixels) of the first scenes."""
-        return self._quick(*self._describe(), examples)
+        return self._describe(examples)[0]
 
-    def _quick(self, z_pres, boxes, counts, examples: bool) -> dict[str, Any]:
-        true_counts = self.scenes.counts
+    def _describe(self, examples: bool) -> tuple[Any, ...]:
+        """The row, z_pres [scenes, step], boxes [scenes, step, 4] and counts [scenes]."""
+        found = self._describe_all(self._images).numpy()  # [batches, batch, step, 5]
+        found = found.reshape(-1, *found.shape[2:])[: len(self.scenes)]
+        z_pres, boxes = found[..., 0], found[..., 1:]
+        counts = np.sum(np.round(z_pres) == 1, axis=1)
         row: dict[str, Any] = {"accuracy": None}
-        if true_counts is not None:
-            row["accuracy"] = metrics.count_accuracy(true_counts, counts)
+        if self.scenes.counts is not None:
+            row["accuracy"] = metrics.count_accuracy(self.scenes.counts, counts)
         if examples:
             row["examples"] = {
                 "z_pres": np.round(z_pres[:EXAMPLES].astype(float), 3).tolist(),
                 "boxes": np.round(boxes[:EXAMPLES].astype(float), 2).tolist(),
             }
-        return row
+        return row, z_pres, boxes, counts
 
     def full(self) -> dict[str, Any]:
         """Besides, the ELBO and its terms, that of training scenes (`train_elbo_mean`), the
         confusion of counts, and how well boxes fit."""
-        z_pres, boxes, counts = self._describe()
+        row, z_pres, boxes, counts = self._describe(examples=True)
         terms = self._elbo_terms(self._images, len(self.scenes))
-        row = self._quick(z_pres, boxes, counts, examples=True)
         row["elbo"] = float(terms.sum())
         row["elbo_terms"] = dict(zip(self.model.elbo_terms, map(float, terms)))
         if self._train_size:

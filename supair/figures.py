@@ -9,14 +9,7 @@ from PIL import Image, ImageDraw
 STEP_COLORS = "#D55E00 #56B4E9 #F0E442 #009E73 #CC79A7 #E69F00 #0072B2".split()
 
 
-def draw_scene(
-    axes,
-    image: np.ndarray,
-    boxes=None,
-    present=None,
-    count: int | None = None,
-    occlude: bool = True,
-) -> None:
+def draw_scene(axes, image, boxes=None, present=None, count=None, occlude: bool = True) -> None:
     """Draw one scene and the outlines of the boxes found, a colour for each step.
 
     Step 1 is in front: where it covers another step's box, that box's outline is hidden.  What lies

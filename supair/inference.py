@@ -65,9 +65,8 @@ class InferenceNetwork(keras.layers.Layer):
         # Glorot-uniform over the whole [pixels + units, 4 units] matrix, of which these are the
         # upper and lower part.
         limit = math.sqrt(6 / (pixels + units + 4 * units))
-        upper, lower = (
-            keras.initializers.RandomUniform(-limit, limit, seed=seed + k) for k in range(2)
-        )
+        uniform = keras.initializers.RandomUniform
+        upper, lower = (uniform(-limit, limit, seed=seed + k) for k in range(2))
         self.kernel = self.add_weight([pixels, 4 * units], upper, name="kernel")
         self.recurrent_kernel = self.add_weight([units, 4 * units], lower, name="recurrent_kernel")
         self.bias = self.add_weight([4 * units], "zeros", name="bias")
@@ -93,16 +92,15 @@ class InferenceNetwork(keras.layers.Layer):
         require_side(images, config.scene_size)
         flat = tf.reshape(images, [-1, config.scene_size**2])  # [batch, B²]
         from_scene = tf.matmul(flat, self.kernel) + self.bias  # [batch, 4 units]
-        state, cell, states = None, 0.0, []
+        cell, states = 0.0, []
         for _ in range(config.num_steps):
             gates = from_scene
-            if state is not None:
-                gates = from_scene + tf.matmul(state, self.recurrent_kernel)
+            if states:
+                gates = from_scene + tf.matmul(states[-1], self.recurrent_kernel)
             input_gate, candidate, forget, output = tf.split(gates, 4, axis=1)
             cell *= tf.sigmoid(forget + FORGET_GATE_BIAS)
             cell += tf.sigmoid(input_gate) * tf.tanh(candidate)
-            state = tf.sigmoid(output) * tf.tanh(cell)
-            states.append(state)
+            states.append(tf.sigmoid(output) * tf.tanh(cell))
         states = tf.reshape(tf.stack(states, axis=1), [-1, config.lstm_units])
         outputs = self.output_layer(self.hidden(states))  # [batch * step, 9]
         squashed = tf.sigmoid(tf.reshape(outputs, [-1, config.num_steps, 9]))  # [batch, step, 9]

@@ -49,16 +49,12 @@ def mean_matched_iou(
 
 
 def average_precision(
-    true_boxes: np.ndarray,
-    true_counts: np.ndarray,
-    boxes: np.ndarray,
-    confidence: np.ndarray,
-    threshold: float = 0.5,
+    true_boxes: np.ndarray, true_counts: np.ndarray, boxes: np.ndarray, confidence: np.ndarray
 ) -> float | None:
     """Area under the interpolated precision-recall curve of all scenes' boxes, in [0, 1].
 
     From the most confident one on, each box gets the true box of its scene that it overlaps most,
-    of those still free, if their IoU reaches the threshold.  None if there are no true boxes.
+    of those still free, if their IoU reaches 0.5.  None if there are no true boxes.
     Arguments as above, but all `boxes` are there, each with its confidence [scenes, steps].
     """
     confidence, total = np.asarray(confidence), np.sum(true_counts)
@@ -71,7 +67,7 @@ def average_precision(
     for overlaps in np.moveaxis(iou, 1, 0):  # [scenes, objects]
         overlaps = np.where(free, overlaps, -1.0)
         best = np.argmax(overlaps, axis=1)
-        hits.append(overlaps[scenes, best] >= threshold)
+        hits.append(overlaps[scenes, best] >= 0.5)
         free[scenes, best] &= ~hits[-1]
     confidence = np.take_along_axis(confidence, order, axis=1).ravel()
     rank = np.argsort(-confidence, kind="stable")

@@ -13,13 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
-from supair.config import (
-    ConfigError,
-    ModelConfig,
-    SpnConfig,
-    TrainingConfig,
-    model_from_settings,
-)
+from supair.config import ConfigError, ModelConfig, SpnConfig, TrainingConfig, model_from_settings
 from supair.geometry import SceneParts, crop, extract_patches, patch_points
 from supair.inference import InferenceNetwork, SceneDescription
 from supair.scenes import read_levels
@@ -121,14 +115,12 @@ class SuPAIR(keras.Model):
         self._graphs = {"object_graph": object_graph, "background_graph": background_graph}
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(5) >> 2]
         self.inference = InferenceNetwork(config, seeds[0], dtype=dtype, name="inference")
-        graph, size = object_graph, config.patch_size
-        self.object_spn = build_spn(config.object, size, seeds[1:3], "object_spn", dtype, graph)
+        details = seeds[1:3], "object_spn", dtype, object_graph
+        self.object_spn = build_spn(config.object, config.patch_size, *details)
         self.background_spn = None
-        if (background := config.background) is not None:
-            graph, size = background_graph, config.scene_size
-            self.background_spn = build_spn(
-                background, size, seeds[3:], "background_spn", dtype, graph
-            )
+        if config.background is not None:
+            details = seeds[3:], "background_spn", dtype, background_graph
+            self.background_spn = build_spn(config.background, config.scene_size, *details)
         self.built = True
 
     def get_config(self):
@@ -202,7 +194,8 @@ class SuPAIR(keras.Model):
         elbo = tf.reduce_mean(terms.total)
         if config.object_price:
             of_a_pixel = tf.nn.relu(tf.reduce_mean(terms.background)) / self.config.scene_size**2
-            price = config.object_price * self.config.middle_box * tf.stop_gradient(of_a_pixel)
+            middle = self.config.patch_size * (self.config.scale_min + self.config.scale_max) / 2
+            price = config.object_price * middle**2 * tf.stop_gradient(of_a_pixel)
             expected_count = tf.reduce_mean(tf.reduce_sum(description.at_least, axis=1))
             penalty += (1.0 - weight) * price * expected_count
         return penalty - elbo, elbo
@@ -313,22 +306,19 @@ class SuPAIR(keras.Model):
           explain: of a RatSpn, scenes [batch, B²], and what is observed of them; gives scenes.
           known: [batch, B, B] in [0, 1], what to trust of the images.
         """
-        config = self.config
+        sides = self.config.patch_size, self.config.scene_size
         present = tf.round(description.z_pres)[..., tf.newaxis, tf.newaxis]
         placed, free = [], []  # [batch, B, B] of each step: the patch, and what it leaves
         for step, patch in enumerate(tf.unstack(patches)):
             where = description.where_loc[:, step, :, tf.newaxis]
             width, height, left, top = tf.unstack(where, axis=1)  # [batch, 1] each
-            rows, columns = (
-                patch_points(start, scale, config.patch_size, config.scene_size)
-                for start, scale in ((top, height), (left, width))
-            )
+            rows, columns = patch_points(top, height, *sides), patch_points(left, width, *sides)
             placed.append(present[:, step] * crop(patch, rows, columns))
             free.append(1.0 - present[:, step] * crop(tf.ones_like(patch), rows, columns))
         canvas = tf.zeros_like(images)
         if self.background_spn is not None:
             evidence = images, math.prod(free) * known
-            flat = [tf.reshape(values, [-1, config.scene_size**2]) for values in evidence]
+            flat = [tf.reshape(values, [-1, sides[1] ** 2]) for values in evidence]
             canvas = tf.reshape(explain(self.background_spn, *flat), tf.shape(images))
         for patch, around in zip(reversed(placed), reversed(free)):
             canvas = canvas * around + patch

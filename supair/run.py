@@ -69,9 +69,8 @@ def _sha256(*parts: Any) -> str:
     """Of bytes, and of what JSON can hold."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(
-            part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
-        )
+        content = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -112,8 +111,8 @@ def _difference(found: Any, expected: Any, name: str = "") -> str:
     return "" if found == expected else f"{name}: expected {expected}, found {found}"
 
 
-def _serialise(tensors: dict[str, np.ndarray], **metadata: str) -> bytes:
-    metadata = {"version": FORMAT_VERSION, **metadata}
+def _serialise(tensors: dict[str, np.ndarray], configuration: dict, **metadata: str) -> bytes:
+    metadata |= {"version": FORMAT_VERSION, "configuration_sha256": _sha256(configuration)}
     return save(tensors, {**metadata, "sha256": _checksum(tensors, metadata)})
 
 
@@ -226,16 +225,15 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         path = self.directory / "config.json"
-        with contextlib.ExitStack() as stack, _own_errors(self.directory):
+        with self._lock, _own_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            stack.push(self._lock)
             self._acquire()
             if not path.exists():
                 if {"log.jsonl", "checkpoints"} & {*os.listdir(self.directory)}:
                     raise TrainingError(f"{path}: missing beside a log; choose another folder")
                 write_whole(path, json.dumps(self._configuration, indent=2) + "\n")
             require_configuration(self.directory, self._configuration)
-            stack.pop_all()
+            self._lock = self._lock.pop_all()  # kept beyond this block, unless it fails
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -271,12 +269,8 @@ class RunFolder:
         """Add an epoch's rows to the log, and write the checkpoint that knows them."""
         lines = (json.dumps(row, allow_nan=False) + "\n" for row in rows)
         log = self._log + "".join(lines).encode()
-        checkpoint = _serialise(
-            tensors,
-            configuration_sha256=_sha256(self._configuration),
-            log_length=str(len(log)),
-            log_sha256=_sha256(log),
-        )
+        of_log = {"log_length": str(len(log)), "log_sha256": _sha256(log)}
+        checkpoint = _serialise(tensors, self._configuration, **of_log)
         with _own_errors(self.directory):
             (self.directory / "checkpoints").mkdir(exist_ok=True)
             write_whole(self.directory / "log.jsonl", log)
@@ -332,5 +326,4 @@ def write_weights(model: Any, directory: Path, configuration: dict[str, Any]) ->
     halves = {MODEL_PREFIX + v.path: np.asarray(v, np.float16) for v in model.variables}
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / "config.json", json.dumps(configuration, indent=2) + "\n")
-    bound = _serialise(halves, configuration_sha256=_sha256(configuration))
-    write_whole(directory / WEIGHTS, bound)
+    write_whole(directory / WEIGHTS, _serialise(halves, configuration))

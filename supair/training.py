@@ -18,13 +18,13 @@ from tqdm import tqdm
 from supair.config import Convergence, TrainingConfig, TrainingError, require, resolve
 from supair.evaluation import Evaluator, grey, sample_noise
 from supair.figures import paint_boxes
-from supair.hardware import describe_machine, has_gpu
+from supair.hardware import describe_machine
 from supair.run import MODEL_PREFIX, RunFolder, assign, is_finished
 
 
 def steps_per_call() -> int:
     """How many training steps one call of the compiled function makes."""
-    return 50 if has_gpu() else 10
+    return 50 if tf.config.list_physical_devices("GPU") else 10
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -177,15 +177,12 @@ def write_summaries(writer, rows: list[dict[str, Any]], scenes) -> None:
         examples = rows[-1]["examples"]
         present = np.round(examples["z_pres"]) == 1  # [scene, step]
         images = scenes.images[: len(present)] / scenes.white
-        found = zip(images, examples["boxes"], present)
-        painted = np.hstack([paint_boxes(*of_scene) for of_scene in found])
-        tf.summary.image("test_scenes", painted[np.newaxis], step=rows[-1]["step"])
+        painted = [*map(paint_boxes, images, examples["boxes"], present)]
+        tf.summary.image("test_scenes", [np.hstack(painted)], step=rows[-1]["step"])
     writer.flush()
 
 
-def make_step_runner(
-    model, optimizer: Optimizer, scenes, config: TrainingConfig, noise_size: int, compiled
-):
+def compile_steps(model, optimizer: Optimizer, config, scenes, noise_size: int, compiled: bool):
     """A function (step, order [steps, batch]) -> mean ELBOs [steps] and seconds, which makes the
     run's training steps from `step` on with these of the scenes, and has been compiled."""
     images = tf.constant(scenes.images[:])
@@ -294,20 +291,13 @@ def train(
         if other := {name: v for name, v in before.items() if machine.get(name, v) != v}:
             told = f"begun with {other}; the last digits may differ from here on"
             print(f"note: {run.directory}: {told}", file=sys.stderr)
-        bar = tqdm(
-            total=last_epoch * steps_per_epoch,
-            initial=done["step"],
-            desc=title,
-            unit="step",
-            mininterval=1.0 if sys.stderr.isatty() else 60.0,
-            dynamic_ncols=True,
-        )
+        interval = 1.0 if sys.stderr.isatty() else 60.0  # seconds
+        look = {"unit": "step", "mininterval": interval, "dynamic_ncols": True}
+        bar = tqdm(None, title, last_epoch * steps_per_epoch, initial=done["step"], **look)
         whole = {name: np.array(variable) for name, variable in state.items()}
         with bar, tensorflow_errors(run.directory), contextlib.ExitStack() as stack:
             stack.callback(assign, state, whole, run.directory)  # what half an epoch has changed
-            make_steps = make_step_runner(
-                model, optimizer, train_scenes, config, noise_size, compiled
-            )
+            make_steps = compile_steps(model, optimizer, config, train_scenes, noise_size, compiled)
             evaluator = Evaluator(model, scenes["test"], compiled, noise_size, train_scenes)
             writer = tf.summary.create_file_writer(os.fsencode(run.directory / "tensorboard"))
             while not is_finished(run.rows, epochs, convergence):
