@@ -28,10 +28,7 @@ TINY = {
     "reproduce/table2.py --quick": [*TRAIN, "--epochs=1", "--datasets=sprites"],
     "reproduce/table2.py": [
         *TRAIN,
-        "--epochs=1",
-        "--datasets=sprites",
-        "--models=air",
-        "--seeds=0",
+        *"--epochs=1 --datasets=sprites --models=air --seeds=0".split(),
     ],
     "reproduce/fig4_progress.py": [*TRAIN, "--output=figures"],
     "reproduce/fig5_learning.py": [*TRAIN, "--output=figures", "--seeds=0"],
