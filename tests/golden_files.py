@@ -1,4 +1,4 @@
-"""Read golden files: outputs of the original implementation for given weights and scenes."""
+"""Read golden files: what the originals, SuPAIR's and Pyro's AIR, give for weights and scenes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rat_spn import RatSpn, RegionGraph
-from supair.config import ModelConfig, background_spn, object_spn
+from supair.air import AIR, AirLatents
+from supair.config import AirConfig, ModelConfig, background_spn, object_spn
 from supair.model import SuPAIR
 
 LEAF_WEIGHTS = "mean", "variance_logit"
@@ -130,3 +131,67 @@ class GoldenFile:
                         for partition, value in zip(partitions, row):
                             named[f"{kind}/partition/{partition}/weight_logit"] = value
         return named
+
+
+AIR_NAMES = {
+    "scene": "scene_size",
+    "window": "window_size",
+    "steps": "num_steps",
+    "k": "count_ratio",
+}
+AIR_NAMES |= {"z_what": "what_size", "likelihood_sd": "likelihood_scale"}
+AIR_NAMES |= {name: name for name in ("scale_prior", "position_prior", "decoder_bias")}
+
+
+class GoldenAir:
+    """As `GoldenFile`, of AIR."""
+
+    def __init__(self, path: Path):
+        with np.load(path, allow_pickle=False) as archive:
+            self.arrays = {name: archive[name] for name in archive.files}
+        for name in ("images", *AirLatents._fields):
+            self.arrays[name] = self.arrays[name].astype(np.float32)
+        config, weights = json.loads(str(self.arrays["config"])), self._weights()
+        head, settings = self._linear(weights, "predict"), {"baseline_scale": 1.0}
+        for name, ours in AIR_NAMES.items():
+            if name in config:
+                value = config[name] or 0.0
+                settings[ours] = tuple(value) if isinstance(value, list) else value
+        settings["lstm_units"] = weights["rnn/weight_hh"].shape[1]
+        settings["hidden_units"] = weights["encode/mlp/seq/0/weight"].shape[0]
+        settings["head_units"] = weights[head[0]].shape[0] if len(head) == 2 else 0
+        self.model = AIR(AirConfig(**settings))
+        self._assign(weights)
+
+    @property
+    def sample(self) -> AirLatents:
+        return AirLatents(*(self.arrays[name] for name in AirLatents._fields))
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        names = [name for name in self.arrays if name.startswith("weight/")]
+        return {name.removeprefix("weight/"): self.arrays[name] for name in names}
+
+    @staticmethod
+    def _linear(weights: dict[str, np.ndarray], name: str) -> list[str]:
+        """The names of the weights of the linear layers of a network, in order."""
+        found = [key for key in weights if key.startswith(f"{name}/") and key.endswith("/weight")]
+        return sorted(found, key=lambda key: int(key.split("/")[-2]))
+
+    def _assign(self, weights: dict[str, np.ndarray]) -> None:
+        model, pixels = self.model, self.model.config.scene_size**2
+        for lstm, name, prefix in ((model.lstm, "rnn", ""), (model.baseline_lstm, "bl_rnn", "bl_")):
+            lstm.scene_kernel.assign(weights[f"{name}/weight_ih"].T[:pixels])
+            lstm.latent_kernel.assign(weights[f"{name}/weight_ih"].T[pixels:])
+            lstm.recurrent_kernel.assign(weights[f"{name}/weight_hh"].T)
+            lstm.bias.assign(weights[f"{name}/bias_ih"])
+            lstm.recurrent_bias.assign(weights[f"{name}/bias_hh"])
+            lstm.initial_state.assign(weights[f"{prefix}h_init"])
+            lstm.initial_cell.assign(weights[f"{prefix}c_init"])
+        model.initial_where.assign(weights["z_where_init"])
+        model.initial_what.assign(weights["z_what_init"])
+        networks = {"encode": model.encoder, "decode": model.decoder}
+        networks |= {"predict": model.head, "bl_predict": model.baseline_head}
+        for name, network in networks.items():
+            for layer, key in zip(network.layers, self._linear(weights, name), strict=True):
+                layer.kernel.assign(weights[key].T)
+                layer.bias.assign(weights[key.removesuffix("weight") + "bias"])

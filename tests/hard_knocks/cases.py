@@ -202,6 +202,7 @@ class Case(NamedTuple):
 
 
 TRAIN, DATA, DETECT = h.TRAINING, h.DATA, h.DETECTION
+SWEEP, ON_DASK = h.Work(h.sweep, h.runs_in), h.Work(h.sweep_on_dask, h.runs_in)
 KILL, STOP, ODDITY, DAMAGE = "kill -9", "other signals", "odd environments", "corruptions"
 SAME, CODE = "goes on to the undisturbed end", "exit code 128 + n, goes on to the same end"
 LINE, TRUE = "one line names the folder, later goes on", "refused by name, or the right numbers"
@@ -211,7 +212,8 @@ CASES = [
     Case("kill_writing", KILL, SAME, (TRAIN, h.kill_writing), 3, 24),
     Case("kill_data_making", KILL, SAME, (DATA, h.kill), 2, 16),
     Case("kill_detection", KILL, SAME, (DETECT, h.kill), 2, 16),
-    Case("kill_sweeps", KILL, "all processes end, " + SAME, (h.kill_sweeps,), 0, 4),
+    Case("kill_sweeps", KILL, "all processes end, " + SAME, (SWEEP, h.kill_sweep), 0, 2),
+    Case("kill_sweeps_on_dask", KILL, "all processes end, " + SAME, (ON_DASK, h.kill_sweep), 0, 2),
     Case("signals", STOP, CODE, (TRAIN, h.send_signal), 3, 24),
     Case("full_disk", ODDITY, LINE, (TRAIN, h.fill_disk), 2, 12),
     Case("full_disk_data", ODDITY, LINE, (DATA, h.fill_disk), 1, 6),

@@ -65,7 +65,7 @@ class Child:
 
     def outcome(self, *names: Any) -> str:
         """Its end: done, refused in one line that has these names, a signal, or killed by one."""
-        self.process.join(120)  # None: it hangs
+        self.process.join(300)  # None: it hangs
         code, output = self.process.exitcode, self.output
         self.kill()
         assert code is not None and "Traceback" not in output, f"{code}: {output[-2000:]}"
@@ -184,32 +184,29 @@ def kill(work: Work, folder: Path, rng: Random, index: int) -> str:
     return f"{len([*folder.glob('checkpoints/epoch-*'), *folder.glob('*.h5')])} whole files"
 
 
-def start_sweep(folder: Path, *more: str) -> subprocess.Popen:
+def sweep(folder: Path, *more: str) -> None:
     """Two runs of two epochs by reproduce/train.py."""
     options = "--model supair --dataset sprites --recipe robust --no-xla --threads 1 --seeds 0-1"
     options = [*options.split(), "--epochs=2", f"--runs={folder}/runs", f"--data={folder}", *more]
-    command, quiet = [sys.executable, ROOT / "tests/tiny_reproduce.py"], subprocess.DEVNULL
-    return subprocess.Popen([*command, *options], stdout=quiet, stderr=quiet)
+    os.execv(sys.executable, [sys.executable, str(ROOT / "tests/tiny_reproduce.py"), *options])
 
 
-def kill_sweeps(folder: Path, rng: Random, times: int) -> Iterator[str]:
-    """A sweep's processes end with it, and it goes on; one run at a time, or two on Dask."""
-    began, found, seconds = time.monotonic(), [], 0.0
-    for index in range(times + 1):  # first, undisturbed
-        place = folder / f"it{index}"
-        script = start_sweep(place, *["--dask=local"] * (index % 2))
-        if index:
-            time.sleep(rng.uniform(0.3, 0.9) * seconds)
-            others = psutil.Process(script.pid).children(recursive=True)
-            script.kill()
-            script.wait()
-            assert not psutil.wait_procs(others, 20)[1], "processes left behind"
-            yield f"{len(others)} processes ended with it"
-            script = start_sweep(place)
-        assert script.wait(600) == 0
-        found.append([run_in(run) for run in sorted(place.glob("runs/*/*/*/seed*"))])
-        assert len(found[-1]) == 2 and found[-1] == found[0], f"{place}: other results"
-        seconds = seconds or time.monotonic() - began
+def sweep_on_dask(folder: Path) -> None:
+    sweep(folder, "--dask=local")
+
+
+def runs_in(folder: Path):
+    return [run_in(run) for run in sorted(folder.glob("runs/*/*/*/seed*"))]
+
+
+def kill_sweep(work: Work, folder: Path, rng: Random, index: int) -> str:
+    """Its processes end with it."""
+    child = Child(work.do, folder)
+    time.sleep(rng.uniform(0.3, 0.9) * undisturbed(work)[1])
+    others = psutil.Process(child.process.pid).children(recursive=True)
+    child.kill()
+    assert not psutil.wait_procs(others, 20)[1], "processes left behind"
+    return f"{len(others)} processes ended with it"
 
 
 def do_until(work: Work, folder: Path, moment: int) -> None:

@@ -131,17 +131,18 @@ def test_a_missing_dask_is_named(options, monkeypatch, tmp_path):
 def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
     """Of a run of 3 seconds a step that has done 1 of 2 epochs, and one that has not begun."""
     runs = runs_of(0, 1)
+    size = runs[0].steps_per_epoch
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
-    assert "0 of 2" in told and "2 of SuPAIR, 1,248 steps" in told and "recorded" in told
-    pace = (seconds - 2 * train.STARTING) / 1248 / train.MEASURING
+    assert "0 of 2" in told and f"2 of SuPAIR, {4 * size:,} steps" in told and "recorded" in told
+    pace = (seconds - 2 * train.STARTING) / (4 * size) / train.MEASURING
     assert 0.02 < pace < 0.5 and f"{pace:.3f} s" in told
-    write_run(tmp_path, runs[0], [row(312, 1.0)])
+    write_run(tmp_path, runs[0], [row(size, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
-    expected = 2 * train.STARTING + 3 * 312 * 3.0 * train.MEASURING
+    expected = 2 * train.STARTING + 3 * size * 3.0 * train.MEASURING
     assert seconds == expected and f"{math.ceil(expected / 60)} min" in told and "3.000 s" in told
-    write_run(tmp_path, runs[1], [row(312, 1.0), row(624, 2.0)])
+    write_run(tmp_path, runs[1], [row(size, 1.0), row(2 * size, 2.0)])
     assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
-    monkeypatch.setattr(train, "LONG", 2000)
+    monkeypatch.setattr(train, "LONG", 5 * size)
     monkeypatch.setattr(train, "run_process", lambda arguments: "")
     monkeypatch.setattr(train, "load", lambda *arguments: None)
     for epochs, hint in (("2", False), ("20", True)):

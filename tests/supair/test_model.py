@@ -1,6 +1,7 @@
 """The bound term by term, its warm-up and gradients, and pictures of what the model found."""
 
 import dataclasses
+import math
 
 import numpy as np
 import oracles
@@ -46,10 +47,6 @@ def inputs(model, batch: int = 8):
     shape = [batch, model.config.num_steps, model.noise_size]
     noise = np.random.default_rng(0).normal(size=shape).astype("float32")
     return tiny.scenes(batch).read(0, batch), noise
-
-
-def evaluate(model, batch: int = 8):
-    return model.evaluate_elbo(*inputs(model, batch))
 
 
 def loss_and_gradients(model):
@@ -195,3 +192,29 @@ def test_reconstruction_puts_the_first_object_in_front(config, monkeypatch):
         ground = np.clip(model.background_spn.reconstruct(*evidence, (3, 4)), 0, 1)
     found = np.reshape(model.reconstruct(images, (3, 4)), [4, 144])
     np.testing.assert_allclose(found, ground, atol=1e-6)
+
+
+def test_q_count_is_stick_breaking_and_count_rounds():
+    z_pres = tf.constant([[0.9, 0.2, 0.6], [0.1, 0.7, 0.8]])
+    description = SceneDescription(z_pres, None, None)
+    expected = [[0.1, 0.72, 0.072, 0.108], [0.9, 0.03, 0.014, 0.056]]
+    np.testing.assert_allclose(description.q_count, expected, rtol=1e-5)
+    np.testing.assert_allclose(description.at_least[0], [0.9, 0.18, 0.108], rtol=1e-5)
+    assert description.count.numpy().tolist() == [2, 2]
+
+
+def test_initial_weights_follow_the_paper():
+    model = SuPAIR(ModelConfig(), seed=0)
+    limit = math.sqrt(6 / (2500 + 256 + 1024))
+    for kernel in (model.inference.kernel, model.inference.recurrent_kernel):
+        values = np.asarray(kernel)
+        assert np.abs(values).max() <= limit
+        assert values.std() == pytest.approx(limit / math.sqrt(3), rel=0.01)
+    assert not np.any(np.asarray(model.inference.bias))
+    assert np.all(np.asarray(model.inference.output_layer.bias) == np.float32(0.1))
+    # Cut off at two standard deviations, a normal's shrinks to 0.88 of what it was.
+    spn = model.object_spn
+    for weight, stddev in ((spn.leaf_layer.mean, 0.1), (spn.sum_layers[0].weight_logits[0], 0.5)):
+        values = np.asarray(weight)
+        assert np.abs(values).max() <= 2 * stddev
+        assert values.std() == pytest.approx(0.88 * stddev, rel=0.01)

@@ -172,28 +172,6 @@ def test_the_compiled_step_equals_the_uncompiled_one(undisturbed, tmp_path):
         assert row.get("elbo", 0) == pytest.approx(expected.get("elbo", 0), rel=1e-4)
 
 
-def test_one_step_is_adam_on_the_negative_mean_elbo():
-    """By hand, with m and v at zero, after the warm-up's last step."""
-    model, scenes = SuPAIR(tiny.MODEL, 3), tiny.scenes()
-    config = dataclasses.replace(NO_AVERAGES, warm_up=WarmUp(steps=4))
-    optimizer = Optimizer(model, config, 5)
-    for adam, _ in optimizer._parts.values():
-        adam.iterations.assign(4)
-    before = [variable.numpy() for variable in model.trainable_variables]
-    images, noise = scenes.images[:16].reshape(2, 8, 12, 12), sample_noise(4, 2, 3, 0, 8)
-    with tf.GradientTape() as tape:
-        loss = -tf.reduce_mean(model.evaluate_elbo(scenes.read(0, 8), noise).elbo.total)
-    gradients = tape.gradient(loss, model.trainable_variables)
-    steps = make_train_steps(model, optimizer, config, scenes.white, compiled=False)
-    found = steps(tf.constant(images), np.stack([noise] * 2), tf.constant(1)).numpy()
-    assert found[0] == pytest.approx(-float(loss), rel=1e-5)
-    for variable, old, gradient in zip(model.trainable_variables, before, gradients):
-        gradient = np.asarray(gradient, np.float64)
-        rate = 1e-3 * np.sqrt(1 - 0.999**5) / (1 - 0.9**5)
-        expected = -rate * 0.1 * gradient / (np.sqrt(0.001) * np.abs(gradient) + 1e-8)
-        np.testing.assert_allclose(variable - old, expected, atol=2e-6, err_msg=variable.path)
-
-
 def test_every_part_has_its_learning_rate_and_falls_to_it_in_a_warm_up():
     """Under gradients of one, every step of Adam is as long as the learning rate."""
     rates = {"inference": 1e-2, "object": 2e-2, "background": 4e-2}
