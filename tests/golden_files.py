@@ -14,6 +14,10 @@ from supair.config import AirConfig, ModelConfig, background_spn, object_spn
 from supair.model import SuPAIR
 
 LEAF_WEIGHTS = "mean", "variance_logit"
+NAMES = {"scene_width": "scene_size", "patch_width": "patch_size", "overlap_beta": "overlap_rate"}
+NAMES |= {"num_steps": "num_steps", "lstm_units": "lstm_units"}
+NAMES |= {f"{end}_obj_scale": f"scale_{end}" for end in ("min", "max")}
+NAMES |= {f"{end}_y_scale": f"aspect_{end}" for end in ("min", "max")}
 
 
 def golden_files(folder: str, variable: str) -> list[Path]:
@@ -70,24 +74,11 @@ class GoldenFile:
             background = background_spn(*bounds, **self._sizes("background"))
         bounds = config["obj_min_var"], config["obj_max_var"]
         objects = object_spn(*bounds, **self._sizes("object"))
-        model = SuPAIR(
-            ModelConfig(
-                scene_size=self.side,
-                patch_size=self.patch,
-                num_steps=config["num_steps"],
-                lstm_units=config["lstm_units"],
-                hidden_units=arrays["mlp/0/kernel"].shape[1],
-                scale_min=config["min_obj_scale"],
-                scale_max=config["max_obj_scale"],
-                aspect_min=config["min_y_scale"],
-                aspect_max=config["max_y_scale"],
-                overlap_rate=config["overlap_beta"],
-                object=objects,
-                background=background,
-            ),
-            object_graph=self.graphs["object"],
-            background_graph=self.graphs["background"],
-        )
+        settings = {ours: config[name] for name, ours in NAMES.items()}
+        settings["hidden_units"] = arrays["mlp/0/kernel"].shape[1]
+        settings = ModelConfig(**settings, object=objects, background=background)
+        graphs = {f"{kind}_graph": graph for kind, graph in self.graphs.items()}
+        model = SuPAIR(settings, **graphs)
         inference, pixels = model.inference, self.side**2
         inference.kernel.assign(arrays["lstm/kernel"][:pixels])
         inference.recurrent_kernel.assign(arrays["lstm/kernel"][pixels:])

@@ -1,3 +1,4 @@
+import csv
 import hashlib
 
 import numpy as np
@@ -6,6 +7,7 @@ from PIL import Image
 
 import data
 from data import DataError, scenes
+from data.letters import draw_letters, write_letters
 
 SIZES = (300, 60)
 CONTENTS = {  # SHA-256 of images and counts, train and test, of seeds 0 to 5
@@ -138,3 +140,20 @@ def test_wrong_mnist_files_are_refused_with_the_files_name(tmp_path, write):
     write(tmp_path / "digits.npz", np.zeros([3, 28, 28], np.uint8))
     with pytest.raises(DataError, match="digits.npz"):
         data.make("multi_mnist", 0, (3, 3), mnist=tmp_path / "digits.npz")
+
+
+def test_folders_hold_what_the_seed_draws_and_are_not_written_over(tmp_path):
+    write_letters(tmp_path / "letters", (12, 3), seed=2)
+    for index, (part, size) in enumerate([("train", 12), ("test", 3)]):
+        folder, rng = tmp_path / "letters" / part, np.random.default_rng([2, index])
+        rows = list(csv.DictReader((folder / "counts.csv").read_text().splitlines()))
+        assert len(rows) == size == len(list(folder.glob("*.jpg")))
+        for row in rows:
+            picture, count = draw_letters(rng)
+            assert int(row["count"]) == count
+            assert (np.asarray(picture).max(axis=2) < 130).any() == (count > 0)  # dark on light
+            read = np.asarray(Image.open(folder / row["image"]), float)
+            assert np.abs(read - picture).mean() < 6  # as JPEG has it
+    with pytest.raises(DataError, match="letters"):
+        write_letters(tmp_path / "letters", (5, 3), seed=2)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]

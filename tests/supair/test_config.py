@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from supair import config as c
 from supair.config import ConfigError, ModelConfig, background_spn, object_spn
@@ -76,23 +74,30 @@ def test_settings_of_another_form_are_refused(wrong):
         c.model_from_settings({**dataclasses.asdict(ModelConfig()), **wrong})
 
 
-@settings(max_examples=12)
-@given(st.data())
-def test_a_configuration_that_is_accepted_works(data):
-    scene = data.draw(st.integers(4, 9))
-    repetitions = data.draw(st.integers(1, 2))
+@pytest.mark.parametrize(
+    "kind, scene, patch, steps, repetitions, background",
+    [
+        (SuPAIR, 4, 2, 1, 1, True),
+        (SuPAIR, 5, 5, 3, 2, False),
+        (ExactSuPAIR, 9, 3, 2, 1, True),
+        (ExactSuPAIR, 4, 4, 1, 2, False),
+        (PerStepSuPAIR, 7, 2, 3, 1, False),
+        (PerStepSuPAIR, 6, 5, 1, 1, True),
+        (MixtureSuPAIR, 8, 7, 2, 2, True),
+        (MixtureSuPAIR, 5, 2, 1, 1, False),
+    ],
+)
+def test_a_configuration_that_is_accepted_works(kind, scene, patch, steps, repetitions, background):
+    few = {"num_components": 2, "repetitions": 1}
     config = ModelConfig(
-        scene_size=scene,
-        patch_size=data.draw(st.integers(2, scene)),
-        num_steps=data.draw(st.integers(1, 3)),
+        *(scene, patch, steps),
         lstm_units=2,
         hidden_units=2,
         object=object_spn(num_components=2, num_sums=2, depth=1, repetitions=repetitions),
-        background=data.draw(st.none() | st.just(background_spn(num_components=2, repetitions=1))),
+        background=background_spn(**few) if background else None,
     )
-    kinds = [SuPAIR, ExactSuPAIR, PerStepSuPAIR, MixtureSuPAIR]
-    model, rng = data.draw(st.sampled_from(kinds))(config), np.random.default_rng(0)
-    noise = rng.normal(size=[3, config.num_steps, model.noise_size]).astype(np.float32)
+    model, rng = kind(config), np.random.default_rng(0)
+    noise = rng.normal(size=[3, steps, model.noise_size]).astype(np.float32)
     images = rng.random([3, scene, scene]).astype(np.float32)
     evaluation = model.evaluate_elbo(images, noise)
     assert np.all(np.isfinite(evaluation.elbo.total))
