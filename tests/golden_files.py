@@ -45,10 +45,8 @@ class GoldenFile:
             self.arrays = {name: archive[name] for name in archive.files}
         self.config = json.loads(str(self.arrays["config"]))
         self.side, self.patch = self.config["scene_width"], self.config["patch_width"]
-        self.graphs = {
-            "object": self._graph("object", self.patch),
-            "background": self._graph("background", self.side),
-        }
+        sides = {"object": self.patch, "background": self.side}
+        self.graphs = {kind: self._graph(kind, side) for kind, side in sides.items()}
         self.model = self._model()
 
     def _graph(self, kind: str, side: int) -> RegionGraph | None:
@@ -124,13 +122,8 @@ class GoldenFile:
         return named
 
 
-AIR_NAMES = {
-    "scene": "scene_size",
-    "window": "window_size",
-    "steps": "num_steps",
-    "k": "count_ratio",
-}
-AIR_NAMES |= {"z_what": "what_size", "likelihood_sd": "likelihood_scale"}
+AIR_NAMES = {"scene": "scene_size", "window": "window_size", "steps": "num_steps"}
+AIR_NAMES |= {"k": "count_ratio", "z_what": "what_size", "likelihood_sd": "likelihood_scale"}
 AIR_NAMES |= {name: name for name in ("scale_prior", "position_prior", "decoder_bias")}
 
 

@@ -123,6 +123,8 @@ COMMANDS = [
     *(([f"reproduce/{name}", "--help"], 0) for name in SCRIPTS),
     *(([f"-m{name}", "--help"], 0) for name in ("supair", "data")),
     (["reproduce/table2.py", "--epochs", "many"], 2),
+    (["reproduce/table2.py", "--models", "air", "air"], 2),
+    (["reproduce/table2.py", "--recorded", "--quick"], 2),
     (["reproduce/table2.py", "--dask", "nowhere"], 2),
     (["reproduce/table2.py", "--dask", "tcp://h:1"], 1),  # --threads is missing
     (["reproduce/fig5_learning.py", "--seeds", "-1"], 2),

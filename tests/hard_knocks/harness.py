@@ -159,15 +159,15 @@ def data_in(folder: Path):
 
 
 def write_model(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     write_weights(supair.SuPAIR(MODEL, CONFIG.seed), folder, resolve("SuPAIR", MODEL, CONFIG, {}))
 
 
 def detect(folder: Path) -> None:
-    (folder / "model").mkdir(parents=True, exist_ok=True)
     write_model(folder / "model")
-    np.savez(folder / "images.npz", images=tiny.scenes(40).images)
-    words = {"model": "model", "images": "images.npz", "output": "found"}
-    command_line.main(["detect", *(f"--{name}={folder / path}" for name, path in words.items())])
+    np.savez(folder / "images", images=tiny.scenes(40).images)
+    words = f"--model={folder}/model", f"--images={folder}/images.npz", f"--output={folder}/found"
+    command_line.main(["detect", *words])
 
 
 def found_in(folder: Path):
@@ -231,8 +231,7 @@ def send_signal(work: Work, folder: Path, rng: Random, index: int) -> str:
     child.wait_for(lambda: child.output)
     time.sleep(rng.uniform(0, 0.8 * undisturbed(work)[1]))
     subprocess.call(["kill", f"-{signum}", str(child.process.pid)])
-    outcome = child.outcome()
-    assert outcome in (signum.name, "done"), outcome
+    assert (outcome := child.outcome()) in (signum.name, "done"), outcome
     return outcome
 
 
@@ -275,7 +274,7 @@ def come_second(work: Work, folder: Path, rng: Random, index: int) -> str:
     first = Child(work.do, folder)
     first.wait_for((folder / "config.json").exists)
     Child(work.do, folder).expect("refused", folder, "in use")
-    if index % 2 == 0:
+    if index % 2:
         first.kill()
         return "first killed"
     first.expect("done")

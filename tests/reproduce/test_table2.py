@@ -122,14 +122,3 @@ def test_every_recorded_seed_of_this_repository_is_shown_or_named():
     for model, recipe in variants:
         found = [one.results["recorded"] for one in rows if one.model == model]
         assert list(read_record(model, recipe, "sprites").rows) == [*itertools.chain(*found)]
-
-
-def test_wrong_options_are_refused(capsys):
-    for wrong, named in (
-        (["--datasets", "cifar"], "--datasets"),
-        (["--models", "air", "air"], "--models"),
-        (["--recorded"], "--quick"),
-    ):
-        with pytest.raises(SystemExit) as end:
-            table2.main(["--quick", *wrong])
-        assert end.value.code == 2 and f"argument {named}: " in capsys.readouterr().err

@@ -79,10 +79,7 @@ def test_exact_gradient_is_the_difference_quotient(air):
 
 
 def test_expected_estimate_is_the_exact_gradient(air):
-    """The expectation over z_pres as a sum: no sampling, so equal to rounding.
-
-    One scene at a time, because the weights of the sum are the scene's.
-    """
+    """The expectation over z_pres as a sum, by scenes, whose weights these are: no sampling."""
     expected = 0.0
     for scene, noise in itertools.product(range(BATCH), (NONE, ONE, BOTH)):
         inputs = IMAGES[scene : scene + 1], noise[scene : scene + 1]

@@ -80,11 +80,8 @@ def test_settings_of_another_form_are_refused(wrong):
         (SuPAIR, 4, 2, 1, 1, True),
         (SuPAIR, 5, 5, 3, 2, False),
         (ExactSuPAIR, 9, 3, 2, 1, True),
-        (ExactSuPAIR, 4, 4, 1, 2, False),
         (PerStepSuPAIR, 7, 2, 3, 1, False),
-        (PerStepSuPAIR, 6, 5, 1, 1, True),
         (MixtureSuPAIR, 8, 7, 2, 2, True),
-        (MixtureSuPAIR, 5, 2, 1, 1, False),
     ],
 )
 def test_a_configuration_that_is_accepted_works(kind, scene, patch, steps, repetitions, background):

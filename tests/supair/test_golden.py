@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 from golden_files import GoldenAir, GoldenFile, assert_equal_outputs, golden_files
 
+FILES = golden_files("golden", "SUPAIR_GOLDEN")
+AIR_FILES = golden_files("golden_air", "SUPAIR_GOLDEN_AIR")
 TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 
@@ -41,7 +43,7 @@ def outputs(golden: GoldenFile) -> dict[str, np.ndarray]:
     return found | {f"grad/{name}": gradient for name, gradient in gradients.items()}
 
 
-@pytest.mark.parametrize("path", golden_files("golden", "SUPAIR_GOLDEN"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_output_equals_the_original(path):
     golden = GoldenFile(path)
     found = outputs(golden)
@@ -79,9 +81,7 @@ def air_outputs(golden: GoldenAir) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in found.items()}
 
 
-@pytest.mark.parametrize(
-    "path", golden_files("golden_air", "SUPAIR_GOLDEN_AIR"), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", AIR_FILES, ids=lambda path: path.stem)
 def test_every_output_of_air_equals_the_original(path):
     golden = GoldenAir(path)
     inputs = {"config", "images", *golden.sample._fields}

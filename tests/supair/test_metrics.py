@@ -24,10 +24,8 @@ def test_box_iou_by_hand():
 
 def test_matching_maximises_the_total_iou():
     true = [[[0, 0, 4, 4], [10, 0, 4, 4]], [[0, 0, 4, 4], [0, 0, 9, 9]]]
-    found = [
-        [[10, 0, 4, 4], [0, 0, 4, 2], [30, 30, 4, 4]],
-        [[0, 0, 9, 9], [0, 0, 4, 4], [0, 0, 2, 2]],
-    ]
+    found = [[[10, 0, 4, 4], [0, 0, 4, 2], [30, 30, 4, 4]]]
+    found += [[[0, 0, 9, 9], [0, 0, 4, 4], [0, 0, 2, 2]]]
     present = [[True, True, True], [False, False, True]]
     first = metrics.mean_matched_iou(true[:1], [2], found[:1], present[:1])
     assert first == pytest.approx((1 + 0.5) / 2)
