@@ -125,7 +125,6 @@ COMMANDS = [
     (["reproduce/table2.py", "--epochs", "many"], 2),
     (["reproduce/table2.py", "--models", "air", "air"], 2),
     (["reproduce/table2.py", "--recorded", "--quick"], 2),
-    (["reproduce/table2.py", "--dask", "nowhere"], 2),
     (["reproduce/table2.py", "--dask", "tcp://h:1"], 1),  # --threads is missing
     (["reproduce/fig5_learning.py", "--seeds", "-1"], 2),
     (["reproduce/fig6_noise.py", "--pretrained", "--mnist", "missing"], 1),
@@ -134,7 +133,6 @@ COMMANDS = [
     (["reproduce/benchmark.py", "--against", "missing"], 2),
     (["reproduce/records.py", "missing"], 1),
     ("-m supair train --images README.md --output x".split(), 1),
-    ("-m supair train --images README.md --output x --steps few".split(), 2),
     ("-m supair detect --images missing --output x --model sprites".split(), 2),
     ("-m supair detect --images README.md --output x --model missing".split(), 1),
     ("-m data make cifar".split(), 1),

@@ -121,4 +121,5 @@ def test_every_recorded_seed_of_this_repository_is_shown_or_named():
     rows = table2.collect(options, variants, ["sprites"])
     for model, recipe in variants:
         found = [one.results["recorded"] for one in rows if one.model == model]
-        assert list(read_record(model, recipe, "sprites").rows) == [*itertools.chain(*found)]
+        shown = [*dict.fromkeys(itertools.chain(*found))]  # at 20 epochs, and at convergence
+        assert shown == [*read_record(model, recipe, "sprites").rows]

@@ -39,7 +39,7 @@ def without_seconds(rows):
     return [{**row, "train_seconds": None} for row in rows]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -112,7 +112,7 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(options, tmp_path, c
         known, worker = read_rows(runs["runs"]), run.parent()
         worker.kill()
         wait_for(lambda: not run.is_running(), 20)
-        script.join(timeout=120)
+        script.join(timeout=300)
     assert codes == [0]
     assert [len(read_rows(tmp_path / "runs" / run.path)) for run in runs_of(0, 1, 2)] == [12] * 3
     rows = read_rows(runs["runs"])
@@ -157,7 +157,6 @@ def test_ranges_of_seeds_and_wrong_options(capsys):
         (["--seeds", "0-2", "1"], "--seeds"),
         (["--seeds", "3-1"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
-        (["--threads", "0"], "--threads"),
         (["--model=air", "--dataset=multi_mnist_80"], "--dataset"),
         (["--model", "supair_mixture"], "--recipe"),
     ):

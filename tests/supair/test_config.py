@@ -94,9 +94,8 @@ def test_a_configuration_that_is_accepted_works(kind, scene, patch, steps, repet
         background=background_spn(**few) if background else None,
     )
     model, rng = kind(config), np.random.default_rng(0)
-    noise = rng.normal(size=[3, steps, model.noise_size]).astype(np.float32)
-    images = rng.random([3, scene, scene]).astype(np.float32)
-    evaluation = model.evaluate_elbo(images, noise)
+    noise = np.float32(rng.normal(size=[3, steps, model.noise_size]))
+    evaluation = model.evaluate_elbo(np.float32(rng.random([3, scene, scene])), noise)
     assert np.all(np.isfinite(evaluation.elbo.total))
     assert evaluation.parts.patches.shape[2:] == [config.patch_size] * 2
     np.testing.assert_allclose(np.sum(evaluation.description.q_count, axis=1), 1, rtol=1e-5)
