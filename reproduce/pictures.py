@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="few pictures, one seed, 250 steps")
     parser.add_argument("--runs", type=Path, default=common.ROOT / "runs/pictures", metavar="DIR")
-    common.add_json(parser, "the results, after each set,")
+    common.add_json(parser, "the results, after each set,", "sets")
     options = parser.parse_args(argv)
     more = "--steps 1 --batch-size 16 --no-xla".split() if options.quick else []
     results = {}

@@ -3,12 +3,8 @@
 import supair  # noqa: F401, first: it chooses Keras's backend, whatever the environment says
 
 # isort: split
-import hypothesis
 import keras
 import tensorflow as tf
-
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
-hypothesis.settings.load_profile("same")
 
 # What takes most of the tests' time is building the graphs of small models: without rewriting them,
 # which XLA ignores, and without shortening tracebacks it is a third less.

@@ -1,4 +1,4 @@
-"""Read golden files: outputs of the original implementation for given weights and scenes."""
+"""Read golden files: what the originals, SuPAIR's and Pyro's AIR, give for weights and scenes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from rat_spn import RatSpn, RegionGraph
-from supair.config import ModelConfig, background_spn, object_spn
+from supair.air import AIR, AirLatents
+from supair.config import AirConfig, ModelConfig, background_spn, object_spn
 from supair.model import SuPAIR
 
 LEAF_WEIGHTS = "mean", "variance_logit"
+NAMES = {"scene_width": "scene_size", "patch_width": "patch_size", "overlap_beta": "overlap_rate"}
+NAMES |= {"num_steps": "num_steps", "lstm_units": "lstm_units"}
+NAMES |= {f"{end}_obj_scale": f"scale_{end}" for end in ("min", "max")}
+NAMES |= {f"{end}_y_scale": f"aspect_{end}" for end in ("min", "max")}
 
 
 def golden_files(folder: str, variable: str) -> list[Path]:
@@ -40,10 +45,8 @@ class GoldenFile:
             self.arrays = {name: archive[name] for name in archive.files}
         self.config = json.loads(str(self.arrays["config"]))
         self.side, self.patch = self.config["scene_width"], self.config["patch_width"]
-        self.graphs = {
-            "object": self._graph("object", self.patch),
-            "background": self._graph("background", self.side),
-        }
+        sides = {"object": self.patch, "background": self.side}
+        self.graphs = {kind: self._graph(kind, side) for kind, side in sides.items()}
         self.model = self._model()
 
     def _graph(self, kind: str, side: int) -> RegionGraph | None:
@@ -69,24 +72,11 @@ class GoldenFile:
             background = background_spn(*bounds, **self._sizes("background"))
         bounds = config["obj_min_var"], config["obj_max_var"]
         objects = object_spn(*bounds, **self._sizes("object"))
-        model = SuPAIR(
-            ModelConfig(
-                scene_size=self.side,
-                patch_size=self.patch,
-                num_steps=config["num_steps"],
-                lstm_units=config["lstm_units"],
-                hidden_units=arrays["mlp/0/kernel"].shape[1],
-                scale_min=config["min_obj_scale"],
-                scale_max=config["max_obj_scale"],
-                aspect_min=config["min_y_scale"],
-                aspect_max=config["max_y_scale"],
-                overlap_rate=config["overlap_beta"],
-                object=objects,
-                background=background,
-            ),
-            object_graph=self.graphs["object"],
-            background_graph=self.graphs["background"],
-        )
+        settings = {ours: config[name] for name, ours in NAMES.items()}
+        settings["hidden_units"] = arrays["mlp/0/kernel"].shape[1]
+        settings = ModelConfig(**settings, object=objects, background=background)
+        graphs = {f"{kind}_graph": graph for kind, graph in self.graphs.items()}
+        model = SuPAIR(settings, **graphs)
         inference, pixels = model.inference, self.side**2
         inference.kernel.assign(arrays["lstm/kernel"][:pixels])
         inference.recurrent_kernel.assign(arrays["lstm/kernel"][pixels:])
@@ -130,3 +120,62 @@ class GoldenFile:
                         for partition, value in zip(partitions, row):
                             named[f"{kind}/partition/{partition}/weight_logit"] = value
         return named
+
+
+AIR_NAMES = {"scene": "scene_size", "window": "window_size", "steps": "num_steps"}
+AIR_NAMES |= {"k": "count_ratio", "z_what": "what_size", "likelihood_sd": "likelihood_scale"}
+AIR_NAMES |= {name: name for name in ("scale_prior", "position_prior", "decoder_bias")}
+
+
+class GoldenAir:
+    """As `GoldenFile`, of AIR."""
+
+    def __init__(self, path: Path):
+        with np.load(path, allow_pickle=False) as archive:
+            self.arrays = {name: archive[name] for name in archive.files}
+        for name in ("images", *AirLatents._fields):
+            self.arrays[name] = self.arrays[name].astype(np.float32)
+        config, weights = json.loads(str(self.arrays["config"])), self._weights()
+        head, settings = self._linear(weights, "predict"), {"baseline_scale": 1.0}
+        for name, ours in AIR_NAMES.items():
+            if name in config:
+                value = config[name] or 0.0
+                settings[ours] = tuple(value) if isinstance(value, list) else value
+        settings["lstm_units"] = weights["rnn/weight_hh"].shape[1]
+        settings["hidden_units"] = weights["encode/mlp/seq/0/weight"].shape[0]
+        settings["head_units"] = weights[head[0]].shape[0] if len(head) == 2 else 0
+        self.model = AIR(AirConfig(**settings))
+        self._assign(weights)
+
+    @property
+    def sample(self) -> AirLatents:
+        return AirLatents(*(self.arrays[name] for name in AirLatents._fields))
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        names = [name for name in self.arrays if name.startswith("weight/")]
+        return {name.removeprefix("weight/"): self.arrays[name] for name in names}
+
+    @staticmethod
+    def _linear(weights: dict[str, np.ndarray], name: str) -> list[str]:
+        """The names of the weights of the linear layers of a network, in order."""
+        found = [key for key in weights if key.startswith(f"{name}/") and key.endswith("/weight")]
+        return sorted(found, key=lambda key: int(key.split("/")[-2]))
+
+    def _assign(self, weights: dict[str, np.ndarray]) -> None:
+        model, pixels = self.model, self.model.config.scene_size**2
+        for lstm, name, prefix in ((model.lstm, "rnn", ""), (model.baseline_lstm, "bl_rnn", "bl_")):
+            lstm.scene_kernel.assign(weights[f"{name}/weight_ih"].T[:pixels])
+            lstm.latent_kernel.assign(weights[f"{name}/weight_ih"].T[pixels:])
+            lstm.recurrent_kernel.assign(weights[f"{name}/weight_hh"].T)
+            lstm.bias.assign(weights[f"{name}/bias_ih"])
+            lstm.recurrent_bias.assign(weights[f"{name}/bias_hh"])
+            lstm.initial_state.assign(weights[f"{prefix}h_init"])
+            lstm.initial_cell.assign(weights[f"{prefix}c_init"])
+        model.initial_where.assign(weights["z_where_init"])
+        model.initial_what.assign(weights["z_what_init"])
+        networks = {"encode": model.encoder, "decode": model.decoder}
+        networks |= {"predict": model.head, "bl_predict": model.baseline_head}
+        for name, network in networks.items():
+            for layer, key in zip(network.layers, self._linear(weights, name), strict=True):
+                layer.kernel.assign(weights[key].T)
+                layer.bias.assign(weights[key.removesuffix("weight") + "bias"])

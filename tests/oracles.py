@@ -66,11 +66,8 @@ def mixture_log_prob(mixture, x: np.ndarray, observed: np.ndarray) -> float:
 
 
 def extract_patches(image: np.ndarray, z_where: np.ndarray, patch_size: int):
-    """Geometry of one scene [B, B] with boxes [steps, 4], sample by sample.
-
-    Returns:
-      patches [steps, A, A], visible [steps, A, A], background maps [steps + 1, B, B].
-    """
+    """Of one scene [B, B] with boxes [steps, 4], sample by sample: patches and visible
+    [steps, A, A], background maps [steps + 1, B, B]."""
     size, steps = image.shape[0], len(z_where)
     grid = np.linspace(0, patch_size, patch_size)
     patches, visible = np.zeros([2, steps, patch_size, patch_size])
@@ -91,11 +88,8 @@ def extract_patches(image: np.ndarray, z_where: np.ndarray, patch_size: int):
 
 
 def downsample(image: np.ndarray, z_where: np.ndarray, patch_size: int, shifts: np.ndarray):
-    """Every scene pixel in order given to the patch pixel that it falls on, if that is free.
-
-    Returns:
-      patches, visible [steps, A, A], zero where none falls on; background maps [steps + 1, B, B].
-    """
+    """As `extract_patches`, but every scene pixel in order given to the patch pixel that it falls
+    on, if that is free; patches and visible are zero where none falls on."""
     size, steps = image.shape[0], len(z_where)
     patches, visible = np.zeros([2, steps, patch_size, patch_size])
     maps = [np.ones([size, size])]
@@ -127,11 +121,8 @@ def _corners(row: float, column: float, size: int):
 
 
 def log_joint(evaluation) -> np.ndarray:
-    """log p(x, z_where, N = n) for n = 0 .. N_max without p(z_where), [batch, step + 1].
-
-    Args:
-      evaluation: of a SuPAIR with the default priors.
-    """
+    """log p(x, z_where, N = n) without p(z_where) for n = 0 .. N_max, [batch, step + 1], of an
+    evaluation by a SuPAIR with the default priors."""
     overlap = np.asarray(evaluation.parts.overlap, np.float64).T  # [batch, step]
     objects = np.asarray(evaluation.log_p_objects, np.float64) + math.log(120) - 120 * overlap
     background = np.asarray(evaluation.log_p_background, np.float64)

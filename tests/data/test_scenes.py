@@ -1,3 +1,4 @@
+import csv
 import hashlib
 
 import numpy as np
@@ -6,6 +7,7 @@ from PIL import Image
 
 import data
 from data import DataError, scenes
+from data.letters import draw_letters, write_letters
 
 SIZES = (300, 60)
 CONTENTS = {  # SHA-256 of images and counts, train and test, of seeds 0 to 5
@@ -97,19 +99,30 @@ def test_sprites_shapes_and_their_boxes(level, shapes):
         np.testing.assert_array_equal(crop(image, box) / level, expected)
 
 
-def test_sprites_begin_at_their_squares_corner_or_a_pixel_inside():
-    boxes = data.make("sprites", 5, (3000, 1))["train"].boxes[:, 0]
-    boxes = boxes[boxes[:, 2] > 0]
-    for width, starts in {11: (1, 39), 12: (0, 38)}.items():  # corners from 0 to 38
-        places = boxes[boxes[:, 2] == width, :2]
-        assert (places.min(), places.max()) == starts
+def levels(name):
+    scenes = data.make(name, 5, (300, 60))["train"]
+    return scenes.images.astype(np.float64) / scenes.white
 
 
-def test_a_sprite_that_overlaps_another_is_redrawn_alone():
-    first = data.make("sprites", 5, (3000, 1))["train"]
-    alone, pairs = (first.boxes[first.counts == count, 0, :2].mean() for count in (1, 2))
-    # The first sprite's place does not depend on whether there is another.
-    assert alone == pytest.approx(pairs, abs=0.8)
+def test_noise_is_that_of_the_paper_on_the_same_scenes():
+    clean, noisy = levels("multi_mnist"), levels("noisy_mnist")
+    middle = (clean > 0.4) & (clean < 0.6)  # little clipping here
+    difference = noisy[middle] - (0.8 * clean[middle] + 0.1)
+    assert [difference.mean(), difference.std()] == pytest.approx([0, 0.2], abs=0.01)
+    black = np.mean(noisy[clean == 0] == 0)
+    assert black == pytest.approx(0.3085, abs=0.005)  # P(N(0.1, 0.2) < 0)
+
+
+def test_grid_is_that_of_the_paper_on_the_same_scenes():
+    offsets = set()
+    for before, after in zip(levels("multi_mnist"), levels("grid_mnist")):
+        rows, columns = (np.flatnonzero((after >= 0.4).all(axis=axis)) for axis in (1, 0))
+        assert np.diff(rows).tolist() == np.diff(columns).tolist() == [5] * 9
+        offsets.add((rows[0], columns[0]))
+        lines = np.zeros([50, 50], bool)
+        lines[rows], lines[:, columns] = True, True
+        np.testing.assert_array_equal(after, np.where(lines, np.maximum(before, 0.4), before))
+    assert len(offsets) == 25
 
 
 WRONG = {
@@ -127,3 +140,20 @@ def test_wrong_mnist_files_are_refused_with_the_files_name(tmp_path, write):
     write(tmp_path / "digits.npz", np.zeros([3, 28, 28], np.uint8))
     with pytest.raises(DataError, match="digits.npz"):
         data.make("multi_mnist", 0, (3, 3), mnist=tmp_path / "digits.npz")
+
+
+def test_folders_hold_what_the_seed_draws_and_are_not_written_over(tmp_path):
+    write_letters(tmp_path / "letters", (12, 3), seed=2)
+    for index, (part, size) in enumerate([("train", 12), ("test", 3)]):
+        folder, rng = tmp_path / "letters" / part, np.random.default_rng([2, index])
+        rows = list(csv.DictReader((folder / "counts.csv").read_text().splitlines()))
+        assert len(rows) == size == len(list(folder.glob("*.jpg")))
+        for row in rows:
+            picture, count = draw_letters(rng)
+            assert int(row["count"]) == count
+            assert (np.asarray(picture).max(axis=2) < 130).any() == (count > 0)  # dark on light
+            read = np.asarray(Image.open(folder / row["image"]), float)
+            assert np.abs(read - picture).mean() < 6  # as JPEG has it
+    with pytest.raises(DataError, match="letters"):
+        write_letters(tmp_path / "letters", (5, 3), seed=2)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]

@@ -26,23 +26,22 @@ from supair.detect.load import load_model
 from tests import tiny
 from tests.hard_knocks import harness as h
 
-READERS: dict[str, Callable[[Path], Any]] = {  # what uses the files that `prepare` puts in a folder
+READERS = {  # what uses the files that `prepare` puts in a folder
     "scenes.h5": lambda folder: data.store.read(folder / "scenes.h5"),
     "mnist.npz": lambda folder: data.scenes.load_mnist(folder / "mnist.npz"),
     "a-b-c.csv": lambda folder: records.read_record("a", "b", "c", folder),
     "a-b-c.json": lambda folder: records.read_record("a", "b", "c", folder),
     "figure4_boxes.npz": lambda folder: records.read_boxes("sprites", folder),
 }
+OF_RUN = "run/config.json", "run/log.jsonl", "run/checkpoints/epoch-00001.safetensors"
+OF_MODEL = "model/config.json", "model/weights.safetensors"
 USES = {
-    "run/config.json": lambda folder: load_model(folder / "run"),
-    "run/log.jsonl": lambda folder: load_model(folder / "run"),
-    "run/checkpoints/epoch-00001.safetensors": lambda folder: load_model(folder / "run"),
-    "model/config.json": lambda folder: load_model(folder / "model"),
-    "model/weights.safetensors": lambda folder: load_model(folder / "model"),
+    **dict.fromkeys(OF_RUN, lambda folder: load_model(folder / "run")),
+    **dict.fromkeys(OF_MODEL, lambda folder: load_model(folder / "model")),
     "out.json": lambda folder: table2.parse(["--recorded", f"--json={folder / 'out.json'}"]),
     **READERS,
 }
-KINDS: dict[str, Callable[[Path], Any]] = {
+KINDS = {
     "a pipe": os.mkfifo,
     "a folder": Path.mkdir,
     "without end": lambda path: path.symlink_to("/dev/zero"),
@@ -58,10 +57,8 @@ def prepare(folder: Path) -> None:
     os.rename(next((folder / "data").iterdir()), folder / "scenes.h5")
     np.savez(folder / "mnist.npz", x_train=PIXELS[None, :28, :28], x_test=PIXELS[None, :28, :28])
     shutil.copy(records.RECORDED / records.BOXES, folder)
-    for kind in ("csv", "json"):
-        shutil.copy(
-            records.RECORDED / f"supair-robust-noisy_mnist.{kind}", folder / f"a-b-c.{kind}"
-        )
+    for path in records.RECORDED.glob("supair-robust-noisy_mnist.*"):
+        shutil.copy(path, folder / f"a-b-c{path.suffix}")
     (folder / "pictures").mkdir()
     for kind in ("png", "tiff"):
         Image.fromarray(PIXELS).save(folder / "pictures" / f"a.{kind}")
@@ -100,21 +97,16 @@ def all_hostile() -> Iterator[tuple[str, str, Callable[[Path], Any]]]:
         yield "model/weights.safetensors", f"{x}", lambda path, x=x: fill_weights(path, x)
     tensor = b'{"a":{"dtype":"F32","shape":[2500000000],"data_offsets":[0,10000000000]}}'
     for n in (len(tensor), 2**60):  # the header's size
-        start = n.to_bytes(8, "little")
-        yield (
-            "model/weights.safetensors",
-            f"{n}",
-            lambda p, start=start: p.write_bytes(start + tensor),
-        )
+        content = n.to_bytes(8, "little") + tensor
+        yield "model/weights.safetensors", f"{n}", lambda path, c=content: path.write_bytes(c)
     for n, size in ((13_000_000, 100), (13 * 10**9, 100), (400_000, 28 * 28 * 400_000)):
         yield "mnist.npz", f"{n} digits", lambda path, n=n, size=size: pack_digits(path, n, size)
     shape, huge = (1000, 50, 50), (4_000_000, 50, 50)
+    outside = {"external": [("/etc/passwd", 0, 2_500_000)]}
     for text, make in {
         "link": lambda part: part.update(images=h5py.ExternalLink("other.h5", "/images")),
         "virtual": lambda p: p.create_virtual_dataset("images", h5py.VirtualLayout(shape, "u1")),
-        "a system file": lambda part: part.create_dataset(
-            "images", shape, "u1", external=[("/etc/passwd", 0, 2_500_000)]
-        ),
+        "a system file": lambda part: part.create_dataset("images", shape, "u1", **outside),
         "10 GB": lambda part: part.create_dataset("images", huge, "u1"),
         "10 GB in chunks": lambda p: p.create_dataset("images", huge, "u1", chunks=(1, 50, 50)),
     }.items():
@@ -149,9 +141,8 @@ def hostile(folder: Path, rng: Random, times: int) -> Iterator[str]:
         before, user = path.lstat(), h.Child(use, place, folder / f"it{index}")
         outcome, after = user.outcome(path.name), path.lstat()
         assert outcome == "refused", f"{place}, {kind}: {outcome}, {user.output}"
-        assert (before.st_mode, before.st_size) == (after.st_mode, after.st_size), (
-            f"{place}, {kind}"
-        )
+        same = (before.st_mode, before.st_size) == (after.st_mode, after.st_size)
+        assert same, f"{place}, {kind}: the file has changed"
         yield place
 
 
@@ -180,14 +171,12 @@ ODD += ['umask 002; "$@" && [ -z "$(find "$0" ! -perm -660)" ]']
 
 
 def odd(folder: Path, rng: Random, times: int) -> Iterator[str]:
+    names = "it", "[brackets]*?", "back\\slash", "bl ank and ümläut"
+    code = "import sys; from tests.hard_knocks.harness import *; do(train, Path(sys.argv[1]))"
     for index, shell in enumerate(rng.sample(ODD, times)):
-        place = (
-            folder
-            / ("it", "[brackets]*?", "back\\slash", "bl ank and ümläut")[index % 4]
-            / str(index)
-        )
+        place = folder / names[index % 4] / str(index)
         place.parent.mkdir(exist_ok=True)
-        command = ["sh", "-c", shell, place, sys.executable, *h.ALONE, place]
+        command = ["sh", "-c", shell, place, sys.executable, "-c", code, place]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
         told = f"{shell}: {ended.returncode}: {ended.stderr[-2000:]}"
         assert ended.returncode == 0 and "Traceback" not in ended.stderr, told
@@ -213,6 +202,7 @@ class Case(NamedTuple):
 
 
 TRAIN, DATA, DETECT = h.TRAINING, h.DATA, h.DETECTION
+SWEEP, ON_DASK = h.Work(h.sweep, h.runs_in), h.Work(h.sweep_on_dask, h.runs_in)
 KILL, STOP, ODDITY, DAMAGE = "kill -9", "other signals", "odd environments", "corruptions"
 SAME, CODE = "goes on to the undisturbed end", "exit code 128 + n, goes on to the same end"
 LINE, TRUE = "one line names the folder, later goes on", "refused by name, or the right numbers"
@@ -222,9 +212,9 @@ CASES = [
     Case("kill_writing", KILL, SAME, (TRAIN, h.kill_writing), 3, 24),
     Case("kill_data_making", KILL, SAME, (DATA, h.kill), 2, 16),
     Case("kill_detection", KILL, SAME, (DETECT, h.kill), 2, 16),
-    Case("kill_sweeps", KILL, "all processes end, " + SAME, (h.kill_sweeps,), 0, 4),
-    Case("signals", STOP, CODE, (TRAIN, h.send_signal), 3, 18),
-    Case("signals_to_command", STOP, CODE, (h.COMMAND, h.send_signal), 0, 6),
+    Case("kill_sweeps", KILL, "all processes end, " + SAME, (SWEEP, h.kill_sweep), 0, 2),
+    Case("kill_sweeps_on_dask", KILL, "all processes end, " + SAME, (ON_DASK, h.kill_sweep), 0, 2),
+    Case("signals", STOP, CODE, (TRAIN, h.send_signal), 3, 24),
     Case("full_disk", ODDITY, LINE, (TRAIN, h.fill_disk), 2, 12),
     Case("full_disk_data", ODDITY, LINE, (DATA, h.fill_disk), 1, 6),
     Case("read_only", ODDITY, LINE, (TRAIN, h.write_protect), 1, 4),

@@ -12,9 +12,8 @@ from supair.config import TrainingError
 
 def test_curves_are_means_over_the_seeds_that_got_to_their_end():
     """Rows past epoch 20 are left out; the curve ends where most measurements are on it."""
-    logs = {
-        s: [row(10, 1.0, a), row(20, 2.0, a), row(30, 21.0, a)] for s, a in ((0, 0.9), (1, 0.5))
-    }
+    steps = [(10, 1.0), (20, 2.0), (30, 21.0)]
+    logs = {seed: [row(*step, a) for step in steps] for seed, a in ((0, 0.9), (1, 0.5))}
     logs[2] = [row(10, 1.0, 0.1, train_seconds=60.0)]
     curve = fig5_learning.collect(logs)
     assert curve.epochs.tolist() == [1, 2] and curve.seconds.tolist() == [30, 60]
@@ -61,19 +60,16 @@ def test_figure_5_in_the_papers_bins_pools_runs_and_times():
 
 def test_figure_4_shows_the_boxes_of_the_log(small, tmp_path, monkeypatch):
     found = {"z_pres": [[0.9, 0.2, 0.6]] * 10, "boxes": [[[4, 5, 20, 22]] * 3] * 10}
-    rows = [
-        row(step, epoch, examples=found) for step, epoch in enumerate([0.32, 0.55, 1, 3, 20], 1)
-    ]
+    epochs = enumerate([0.32, 0.55, 1, 3, 20], 1)
+    rows = [row(step, epoch, examples=found) for step, epoch in epochs]
     runs = [Experiment("supair", dataset, "paper", 0) for dataset in fig4_progress.DATASETS]
     for run in runs:
         write_run(tmp_path / "runs", run, rows)
     options = fig4_progress.parse([*small, "--output", str(tmp_path)])
     figure = fig4_progress.draw(fig4_progress.collect(options, runs))
     first, second = figure.subfigs[0].axes[:2]
-    assert (
-        len(first.lines) == 2 and first.get_title() == "t = 0.32"
-    )  # steps 1 and 3 found something
-    assert second.get_title() == "t = 0.55"
+    assert len(first.lines) == 2  # steps 1 and 3 found something
+    assert (first.get_title(), second.get_title()) == ("t = 0.32", "t = 0.55")
     recorded = fig4_progress.parse([*small, "--recorded"])
     halves = fig4_progress.collect(recorded, runs)
     assert [len(half.rows) for half in halves] == [5, 5] and halves[0].rows[4]["epoch"] == 20

@@ -20,19 +20,14 @@ COMMANDS += [[command] for command in re.findall(r"^\| `(python .*?)` \|", READM
 SNIPPETS = [text for kind, text in BLOCKS if kind == "python"]
 # They install, or are this test or a tool beside it.
 ELSEWHERE = ("python3 -m venv ", "pip install ", "python -m pytest ", "ruff ")
+A_RUN = "--epochs=1 --datasets=sprites --models=air --seeds=0".split()
 TRAIN = ["--runs", "runs", "--data", "data", "--no-xla"]
 # What makes a command short, and None at the end: it is run as it is, since it trains nothing.
 TINY = {
     "reproduce/table1.py": None,
     "reproduce/table2.py --recorded": None,
     "reproduce/table2.py --quick": [*TRAIN, "--epochs=1", "--datasets=sprites"],
-    "reproduce/table2.py": [
-        *TRAIN,
-        "--epochs=1",
-        "--datasets=sprites",
-        "--models=air",
-        "--seeds=0",
-    ],
+    "reproduce/table2.py": [*TRAIN, *A_RUN],
     "reproduce/fig4_progress.py": [*TRAIN, "--output=figures"],
     "reproduce/fig5_learning.py": [*TRAIN, "--output=figures", "--seeds=0"],
     "reproduce/fig6_noise.py": [*TRAIN, "--output=figures"],

@@ -28,9 +28,11 @@ def record() -> records.Record:
     row = {"train_seconds": 0.25, "accuracy": 0.5, "train_elbo": -1.5}
     end = {"elbo": 2.125, "elbo_terms": {"a": 3.0, "b": -0.875}, "confusion": [[3, 0], [1, 12]]}
     end |= {"collapse": None, "mean_iou": 1.0, "average_precision": None}
+    end["train_elbo_mean"] = None
     at = {step: {"step": step, "epoch": round(step / 3, 4), **row} for step in (2, 3, 4, 6)}
     rows = [{**at[2]}, {**at[3], **end}, {**at[4]}, {**at[6], **end}]
     last = {**rows[-1], "collapse": "one, always", "average_precision": 0.25}
+    last["train_elbo_mean"] = 4.5
     about = {"sessions": [{"hardware": "a", "commit": "b"}], "note": "äöü"}
     configuration = {"model": {}, "training": {"log_every": 2}, **IDENTITY}
     return records.Record(configuration, {4: rows, 11: [*rows[:3], last]}, {4: about, 11: about})
@@ -40,25 +42,28 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert read(tmp_path) is None
     records.write_record(record(), tmp_path)
     assert read(tmp_path) == record()
+    for half in (FILE, FILE.replace("csv", "json")):
+        whole = (tmp_path / half).read_text()
+        (tmp_path / half).unlink()
+        with pytest.raises(ConfigError, match=half):
+            read(tmp_path)
+        (tmp_path / half).write_text(whole)
 
 
 DAMAGES = {  # of a header, four lines of seed 4 and four of seed 11
     "gap": lambda lines: lines[:3] + lines[4:],
-    "first row missing": lambda lines: lines[:1] + lines[2:],
     "ends within an epoch": lambda lines: lines[:-1],
     "no row of a seed": lambda lines: lines[:5],
     "seed twice": lambda lines: lines + lines[1:5],
     "unknown seed": lambda lines: [*lines[:-1], lines[-1].replace("11,", "12,")],
     "no ELBO at an epoch's end": lambda lines: [line.replace("2.125", "") for line in lines],
     "another column": lambda lines: [lines[0].replace("step", "steps"), *lines[1:]],
-    "cut line": lambda lines: [*lines[:-1], lines[-1][:-7]],
     "cell too many": lambda lines: [*lines[:-1], lines[-1] + ",1"],
-    "nan": lambda lines: [line.replace("-0.875", "nan") for line in lines],
     "infinity": lambda lines: [line.replace("-0.875", "1e999") for line in lines],
     "text": lambda lines: [line.replace("-0.875", '"""a"""') for line in lines],
-    "half a step": lambda lines: [line.replace(",2,", ",2.0,") for line in lines],
     "another epoch": lambda lines: [line.replace("0.6667", "0.7667") for line in lines],
     "1e12 steps": lambda lines: [line.replace("2.0,6", "2.0,1000000000000") for line in lines],
+    "another step": lambda lines: [line.replace("11,1.3333,4", "11,1.3333,5") for line in lines],
     "zero epochs": lambda lines: [line.replace("2.0,6", "0.0,6") for line in lines],
     "long cell": lambda lines: [*lines, "4," + "1" * 200_000],
 }
@@ -69,23 +74,8 @@ def test_a_damaged_table_is_refused(tmp_path, damage):
     records.write_record(record(), tmp_path)
     lines = (tmp_path / FILE).read_text().splitlines()
     (tmp_path / FILE).write_text("\n".join(damage(lines)))
-    with pytest.raises(ConfigError, match=FILE):
-        read(tmp_path)
-
-
-def test_a_damaged_cell_is_named_by_its_line(tmp_path):
-    records.write_record(record(), tmp_path)
-    text = (tmp_path / FILE).read_text().replace("11,1.3333,4,", "11,1.3333,5,")
-    (tmp_path / FILE).write_text(text)
-    with pytest.raises(ConfigError, match=f"{FILE}, line 8.*step 4"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("name", [FILE, FILE.replace("csv", "json")])
-def test_half_a_record_is_refused(tmp_path, name):
-    records.write_record(record(), tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(ConfigError, match=name):
+    cell = ", line 8.*step 4" if damage is DAMAGES["another step"] else ""
+    with pytest.raises(ConfigError, match=FILE + cell):
         read(tmp_path)
 
 
@@ -128,12 +118,10 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path):
     for variable, trained in zip(again.variables, model.variables):
         np.testing.assert_array_equal(variable.numpy(), trained.numpy().astype(np.float16))
     (folder / records.BOXES).write_bytes(b"PK\x03\x04")
-    for use in (
-        lambda: records.read_boxes("sprites", folder),
-        lambda: records.main([str(run)], folder),
-    ):
-        with pytest.raises(ConfigError, match=records.BOXES):
-            use()
+    with pytest.raises(ConfigError, match=records.BOXES):
+        records.read_boxes("sprites", folder)
+    with pytest.raises(ConfigError, match=records.BOXES):
+        records.main([str(run)], folder)
     records.write_record(record(), folder)  # of another configuration
     with pytest.raises(ConfigError, match="supair"):
         records.main([str(run)], folder)

@@ -23,22 +23,23 @@ def runs_of(*seeds):
     return [Experiment("supair", "sprites", "robust", seed) for seed in seeds]
 
 
+WHICH = "--model supair --dataset sprites --recipe robust".split()
+
+
 @pytest.fixture
 def options(monkeypatch, tmp_path):
     """Options of train.py for tiny runs in processes."""
     tiny_reproduce.shrink(monkeypatch.setitem)
     monkeypatch.setattr(train, "SCRIPT", tiny_reproduce.SCRIPT)
-    return [
-        *["--model", "supair", "--dataset", "sprites", "--recipe", "robust", "--no-xla"],
-        *["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data"), "--threads", "1"],
-    ]
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "data")]
+    return [*WHICH, *places, "--no-xla", "--threads=1"]
 
 
 def without_seconds(rows):
-    return [{name: value for name, value in row.items() if name != "train_seconds"} for row in rows]
+    return [{**row, "train_seconds": None} for row in rows]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -64,14 +65,12 @@ def test_missing_runs_are_trained_once_and_a_failure_stops_no_other(options, tmp
     assert made["threads"] == 1 and made["commit"]
 
 
-def test_what_went_wrong_in_a_process():
+def test_what_went_wrong_in_a_process(monkeypatch, tmp_path):
+    """One that crashes leaves a log that is named."""
     assert train.run_process(["-c", "print('not to be told')"]) == ""
     assert train.run_process(["-c", "print('why'); exit(1)"]) == "why"
     assert "3" in train.run_process(["-c", "exit(3)"])
     assert "signal 9" in train.run_process(["-c", "import os; os.kill(os.getpid(), 9)"])
-
-
-def test_a_process_that_crashes_leaves_a_log_that_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(train.tempfile, "tempdir", str(tmp_path))
     code = f"import os; open(f'{tmp_path}/supair-{{os.getpid()}}-x.log', 'w'); os.abort()"
     told = train.run_process(["-c", code])
@@ -79,8 +78,11 @@ def test_a_process_that_crashes_leaves_a_log_that_is_named(monkeypatch, tmp_path
     assert "signal 6" in told and str(log) in told
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_ends_with_its_parent(options, tmp_path, signum):
+ENDS = [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+
+
+@pytest.mark.parametrize("signum, expected", ENDS)
+def test_a_run_ends_with_its_parent(options, tmp_path, signum, expected):
     command = [sys.executable, tiny_reproduce.SCRIPT, *options, "--epochs", "100000"]
     parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     folder = tmp_path / "runs" / runs_of(0)[0].path
@@ -88,7 +90,6 @@ def test_a_run_ends_with_its_parent(options, tmp_path, signum):
         wait_for((folder / "lock").exists)
         [run] = psutil.Process(parent.pid).children()
         parent.send_signal(signum)
-        expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[signum]
         assert parent.wait(timeout=20) == expected
         wait_for(lambda: not run.is_running(), 20)
         filelock.FileLock(folder / "lock").acquire(timeout=0)
@@ -102,10 +103,8 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(options, tmp_path, c
     runs = {name: tmp_path / name / runs_of(0)[0].path for name in ("runs", "undisturbed")}
     quiet, codes = {"memory_limit": 0, "dashboard_address": None}, []
     with distributed.LocalCluster(2, threads_per_worker=1, **quiet) as cluster:
-        command = [*options, "--epochs", "12", "--dask", cluster.scheduler_address]
-        script = threading.Thread(
-            target=lambda: codes.append(train.main([*command, "--seeds=0-2"]))
-        )
+        command = [*options, "--epochs=12", "--seeds=0-2", "--dask", cluster.scheduler_address]
+        script = threading.Thread(target=lambda: codes.append(train.main(command)))
         script.start()
         wait_for(lambda: len(read_rows(runs["runs"])) >= 2)
         everything = psutil.Process().children(recursive=True)
@@ -113,13 +112,13 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(options, tmp_path, c
         known, worker = read_rows(runs["runs"]), run.parent()
         worker.kill()
         wait_for(lambda: not run.is_running(), 20)
-        script.join(timeout=120)
+        script.join(timeout=300)
     assert codes == [0]
     assert [len(read_rows(tmp_path / "runs" / run.path)) for run in runs_of(0, 1, 2)] == [12] * 3
     rows = read_rows(runs["runs"])
     assert rows[: len(known)] == known, "an epoch that was done has been trained again"
-    options[options.index("--runs") + 1] = str(tmp_path / "undisturbed")
-    assert train.main([*options, "--epochs", "12", "--seeds", "0"]) == 0
+    options += [f"--runs={tmp_path / 'undisturbed'}", "--epochs=12", "--seeds=0"]
+    assert train.main(options) == 0
     assert without_seconds(rows) == without_seconds(read_rows(runs["undisturbed"]))
 
 
@@ -132,47 +131,35 @@ def test_a_missing_dask_is_named(options, monkeypatch, tmp_path):
 def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
     """Of a run of 3 seconds a step that has done 1 of 2 epochs, and one that has not begun."""
     runs = runs_of(0, 1)
+    size = runs[0].steps_per_epoch
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
-    assert "0 of 2" in told and f"2 of SuPAIR, {4 * 156} steps" in told and "recorded" in told
-    assert seconds == pytest.approx(2 * train.STARTING + 4 * 156 * 0.127 * train.MEASURING)
-    write_run(tmp_path, runs[0], [row(156, 1.0)])
+    assert "0 of 2" in told and f"2 of SuPAIR, {4 * size:,} steps" in told and "recorded" in told
+    pace = (seconds - 2 * train.STARTING) / (4 * size) / train.MEASURING
+    assert 0.02 < pace < 0.5 and f"{pace:.3f} s" in told
+    write_run(tmp_path, runs[0], [row(size, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
-    expected = 2 * train.STARTING + 3 * 156 * 3.0 * train.MEASURING
+    expected = 2 * train.STARTING + 3 * size * 3.0 * train.MEASURING
     assert seconds == expected and f"{math.ceil(expected / 60)} min" in told and "3.000 s" in told
-    write_run(tmp_path, runs[1], [row(156, 1.0), row(312, 2.0)])
+    write_run(tmp_path, runs[1], [row(size, 1.0), row(2 * size, 2.0)])
     assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
-    monkeypatch.setattr(train, "LONG", 1000)
+    monkeypatch.setattr(train, "LONG", 5 * size)
     monkeypatch.setattr(train, "run_process", lambda arguments: "")
     monkeypatch.setattr(train, "load", lambda *arguments: None)
     for epochs, hint in (("2", False), ("20", True)):
-        places = ["--runs", str(tmp_path), "--epochs", epochs]
-        which = "--model supair --dataset sprites --recipe robust --seeds 0 1".split()
-        assert train.main([*which, *places]) == 0
+        places = ["--runs", str(tmp_path), "--epochs", epochs, "--seeds=0-1"]
+        assert train.main([*WHICH, *places]) == 0
         assert ("--recorded" in capsys.readouterr().out) == hint
 
 
-def test_convergence_is_read_from_the_log(tmp_path):
-    """An ELBO that stands still from epoch 2 on: windows of 5 epochs are equal at epoch 11."""
-    [run] = runs_of(0)
-    for epochs in (10, 11):
-        runs, ends = tmp_path / str(epochs), range(1, epochs + 1)
-        write_run(runs, run, [row(156 * e, float(e), elbo=float(e > 1)) for e in ends])
-        assert train.is_done(run, 5, False, runs) and not train.is_done(run, 12, False, runs)
-        assert train.is_done(run, 5, True, runs) == (epochs == 11)
-
-
 def test_ranges_of_seeds_and_wrong_options(capsys):
-    which = ["--model", "air", "--dataset", "sprites", "--recipe", "robust"]
-    assert train.parse([*which, "--seeds", "0-2", "7"]).seeds == [0, 1, 2, 7]
+    assert train.parse([*WHICH, "--seeds", "0-2", "7"]).seeds == [0, 1, 2, 7]
     for wrong, named in (
         (["--seeds", "0-2", "1"], "--seeds"),
         (["--seeds", "3-1"], "--seeds"),
-        (["--seeds", "-1"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
-        (["--threads", "0"], "--threads"),
-        (["--dataset", "multi_mnist_80"], "--dataset"),
+        (["--model=air", "--dataset=multi_mnist_80"], "--dataset"),
         (["--model", "supair_mixture"], "--recipe"),
     ):
         with pytest.raises(SystemExit) as end:
-            train.parse([*which, *wrong])
+            train.parse([*WHICH, *wrong])
         assert end.value.code == 2 and f"argument {named}: " in capsys.readouterr().err

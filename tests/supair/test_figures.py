@@ -22,6 +22,10 @@ def test_boxes_are_drawn_in_the_colours_of_their_steps():
     x, y = first.get_data()
     assert [min(x), min(y), max(x), max(y)] == [1, 2, 4, 6]
     assert first.zorder > third.zorder and axes.texts[0].get_text() == "2"
+    axes = Figure().subplots()  # boxes larger than the scene run along its edge
+    draw_scene(axes, np.zeros([12, 12]), [(-5, -1, 40, 40), (3, 3, 4, 4)], occlude=False)
+    whole, inner = (line.get_xdata() for line in axes.lines)
+    assert min(whole) > 0 and max(whole) < 12 and (min(inner), max(inner)) == (3, 7)
 
 
 def test_an_outline_is_hidden_where_an_earlier_steps_box_is():
@@ -32,13 +36,6 @@ def test_an_outline_is_hidden_where_an_earlier_steps_box_is():
         canvas.draw()
         drawn = np.asarray(canvas.buffer_rgba())[[70, 100, 55], [20, 40, 40], :3]
         assert drawn.tolist() == [RGB[0], RGB[1], expected]  # the last inside of the first box
-
-
-def test_boxes_larger_than_the_scene_run_along_its_edge():
-    axes = Figure().subplots()
-    draw_scene(axes, np.zeros([12, 12]), [(-5, -1, 40, 40), (3, 3, 4, 4)], occlude=False)
-    whole, inner = (line.get_xdata() for line in axes.lines)
-    assert min(whole) > 0 and max(whole) < 12 and (min(inner), max(inner)) == (3, 7)
 
 
 def test_tensorboard_gets_the_bounds_terms_the_accuracy_and_scenes_with_boxes(tmp_path):

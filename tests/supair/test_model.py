@@ -1,6 +1,7 @@
-"""The bound term by term, its warm-up and gradients, and pictures of what the model found."""
+"""The model: its crops and masks, its bound term by term, warm-up and gradients, its pictures."""
 
 import dataclasses
+import math
 
 import numpy as np
 import oracles
@@ -20,6 +21,7 @@ from supair.config import (
 )
 from supair.extensions.exact import ExactSuPAIR
 from supair.extensions.object_models import MixtureSuPAIR, PerStepSuPAIR
+from supair.geometry import crop, extract_patches, patch_points
 from supair.inference import SceneDescription
 from supair.model import SuPAIR, mix_with_dropout
 
@@ -46,10 +48,6 @@ def inputs(model, batch: int = 8):
     shape = [batch, model.config.num_steps, model.noise_size]
     noise = np.random.default_rng(0).normal(size=shape).astype("float32")
     return tiny.scenes(batch).read(0, batch), noise
-
-
-def evaluate(model, batch: int = 8):
-    return model.evaluate_elbo(*inputs(model, batch))
 
 
 def loss_and_gradients(model):
@@ -195,3 +193,70 @@ def test_reconstruction_puts_the_first_object_in_front(config, monkeypatch):
         ground = np.clip(model.background_spn.reconstruct(*evidence, (3, 4)), 0, 1)
     found = np.reshape(model.reconstruct(images, (3, 4)), [4, 144])
     np.testing.assert_allclose(found, ground, atol=1e-6)
+
+
+def test_q_count_is_stick_breaking_and_count_rounds():
+    z_pres = tf.constant([[0.9, 0.2, 0.6], [0.1, 0.7, 0.8]])
+    description = SceneDescription(z_pres, None, None)
+    expected = [[0.1, 0.72, 0.072, 0.108], [0.9, 0.03, 0.014, 0.056]]
+    np.testing.assert_allclose(description.q_count, expected, rtol=1e-5)
+    np.testing.assert_allclose(description.at_least[0], [0.9, 0.18, 0.108], rtol=1e-5)
+    assert description.count.numpy().tolist() == [2, 2]
+
+
+def test_initial_weights_follow_the_paper():
+    model = SuPAIR(ModelConfig(), seed=0)
+    limit = math.sqrt(6 / (2500 + 256 + 1024))
+    for kernel in (model.inference.kernel, model.inference.recurrent_kernel):
+        values = np.asarray(kernel)
+        assert np.abs(values).max() <= limit
+        assert values.std() == pytest.approx(limit / math.sqrt(3), rel=0.01)
+    assert not np.any(np.asarray(model.inference.bias))
+    assert np.all(np.asarray(model.inference.output_layer.bias) == np.float32(0.1))
+    # Cut off at two standard deviations, a normal's shrinks to 0.88 of what it was.
+    spn = model.object_spn
+    for weight, stddev in ((spn.leaf_layer.mean, 0.1), (spn.sum_layers[0].weight_logits[0], 0.5)):
+        values = np.asarray(weight)
+        assert np.abs(values).max() <= 2 * stddev
+        assert values.std() == pytest.approx(0.88 * stddev, rel=0.01)
+
+
+@pytest.mark.parametrize("name", oracles.BOXES)
+def test_patches_and_masks_are_those_of_loops(name):
+    image = np.random.default_rng(0).uniform(size=[16, 16])
+    z_where = np.array(oracles.BOXES[name])
+    parts = extract_patches(tf.constant(image[None]), tf.constant(z_where[None]), patch_size=8)
+    patches, visible, maps = oracles.extract_patches(image, z_where, 8)
+    np.testing.assert_allclose(parts.patches[:, 0], patches, atol=1e-9)
+    np.testing.assert_allclose(parts.visible[:, 0], visible, atol=1e-9)
+    np.testing.assert_allclose(parts.background_maps[:, 0], maps, atol=1e-9)
+    np.testing.assert_allclose(parts.overlap[:, 0], 1 - visible.mean(axis=(1, 2)), atol=1e-9)
+
+
+def test_gradient_of_boxes_is_right():
+    rng = np.random.default_rng(2)
+    images = tf.constant(rng.uniform(size=[1, 16, 16]))
+    z_where = tf.constant([[[0.53, 0.61, 3.31, 2.17], [0.72, 0.58, 5.23, 6.41]]], tf.float64)
+    weights = [rng.normal(size=[n, 1, side, side]) for n, side in ((2, 8), (2, 8), (3, 16))]
+
+    def scalar(where):
+        parts = extract_patches(images, where, 8)
+        return sum(tf.reduce_sum(weight * part) for weight, part in zip(weights, parts))
+
+    (theory,), (numeric,) = tf.test.compute_gradient(scalar, [z_where], 1e-6)
+    np.testing.assert_allclose(theory, numeric, rtol=1e-4, atol=1e-4)
+
+
+def test_patches_are_put_back_where_they_were_cropped():
+    """A linear ramp, cropped and put back, is itself inside the box and nothing outside."""
+    image = np.add.outer(np.arange(20.0), 2 * np.arange(20.0))[np.newaxis]
+    left, top, width, height = 3.3, 5.6, 1.25, 1.5  # columns 3.3 .. 13.3, rows 5.6 .. 17.6
+    z_where = tf.constant([[[width, height, left, top]]], tf.float64)
+    patch = extract_patches(image, z_where, 8).patches[0]
+    rows, columns = (
+        patch_points(tf.constant([[start]], tf.float64), scale, 8, 20)
+        for start, scale in ((top, height), (left, width))
+    )
+    put_back = crop(patch, rows, columns)[0].numpy()
+    np.testing.assert_allclose(put_back[6:18, 4:14], image[0, 6:18, 4:14], atol=1e-9)
+    assert not put_back[:4].any() and not put_back[:, :2].any() and not put_back[:, 16:].any()

@@ -13,7 +13,6 @@ READABLE += [GREY > 0.5, np.ones([1, 1, 1])]
 NO_BOXES = np.zeros([2, 1, 4])
 WRONG = {
     "side": [np.zeros([2, 3, 4])],
-    "channels": [np.zeros([2, 3, 3, 3])],
     "empty": [np.zeros([0, 3, 3])],
     "ragged": [[GREY[0], GREY[1, :2]]],
     "16 bits": [np.full([2, 3, 3], 65535, np.uint16)],
@@ -23,7 +22,6 @@ WRONG = {
     "nan": [np.where(GREY > 0.5, np.nan, GREY)],
     "too few counts": [GREY, [1]],
     "half an object": [GREY, [1, 0.5]],
-    "negative count": [GREY, [1, -1]],
     "ragged counts": [GREY, [[1], [1, 2]]],
     "too few boxes": [GREY, [2, 0], NO_BOXES],
     "half a box": [GREY, [1, 0], NO_BOXES[..., :2]],

@@ -1,6 +1,5 @@
 """The exact likelihood: its assignment of pixels by loops, on average, and by enumeration."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from supair.config import object_spn
+from supair.config import ModelConfig, object_spn
 from supair.extensions.exact import ExactSuPAIR, downsample
 from supair.geometry import extract_patches
 
@@ -58,14 +57,8 @@ def test_gradient_of_masks_is_that_of_their_average(scales):
 
 def test_likelihood_is_the_average_over_all_downsamplings():
     """Equation 6 for one box on 5 x 5 pixels, every interval of shifts enumerated, by loops."""
-    config = dataclasses.replace(
-        tiny.MODEL,
-        scene_size=5,
-        patch_size=3,
-        num_steps=1,
-        background=None,
-        object=object_spn(depth=1),
-    )
+    sizes = {"scene_size": 5, "patch_size": 3, "num_steps": 1}
+    config = ModelConfig(**sizes, background=None, object=object_spn(depth=1))
     model = ExactSuPAIR(config, seed=1, dtype="float64")
     image = np.random.default_rng(4).uniform(size=[5, 5])
     z_where = np.array([[0.61, 0.72, 1.2, 0.7]])

@@ -70,9 +70,8 @@ def test_mixture_by_hand():
     reconstructions = np.stack([spn.reconstruct(*flat) for spn in model.object_spns])
     best = reconstructions[told, np.arange(16)]
     np.testing.assert_allclose(np.reshape(model.reconstruct_objects(parts), [-1, 36]), best)
-    many = {
-        name: tf.tile(getattr(parts, name)[:1, :1], [2, 8000, 1, 1]) for name in parts._fields[:2]
-    }
-    told = model.explain_objects(parts._replace(**many), tell_index(model), seed=(1, 2))
+    patches, visible = (tf.tile(values[:1, :1], [2, 8000, 1, 1]) for values in parts[:2])
+    parts = parts._replace(patches=patches, visible=visible)
+    told = model.explain_objects(parts, tell_index(model), seed=(1, 2))
     found = np.bincount(np.ravel(told), minlength=3) / 16000
     np.testing.assert_allclose(found, by_class[:, 0] / by_class[:, 0].sum(), atol=0.02)

@@ -90,12 +90,11 @@ def test_importance_weighted_bound_by_hand(kind):
     log_ratios, elbos = [], []
     for index in range(3):
         noise = np.random.default_rng([7, index]).standard_normal([6, 2, model.noise_size], "f")
-        found = model.evaluate_elbo(IMAGES, noise)
-        elbos.append(found.elbo.total)
-        log_p = np.logaddexp.reduce(oracles.log_joint(found), axis=1)
-        log_ratios.append(log_p - np.sum(found.log_q_where, axis=1))
+        evaluation = model.evaluate_elbo(IMAGES, noise)
+        elbos.append(evaluation.elbo.total)
+        log_p = np.logaddexp.reduce(oracles.log_joint(evaluation), axis=1)
+        log_ratios.append(log_p - np.sum(evaluation.log_q_where, axis=1))
     expected = np.logaddexp.reduce(log_ratios, axis=0) - np.log(3)
-    np.testing.assert_allclose(
-        queries.importance_bound(model, IMAGES, 3, seed=7), expected, rtol=1e-5
-    )
+    found = queries.importance_bound(model, IMAGES, 3, seed=7)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.all(np.asarray(log_ratios) >= np.asarray(elbos) - 1e-3)
