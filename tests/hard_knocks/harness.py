@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,10 +190,22 @@ TRAINING, COMMAND = Work(train, run_in), Work(train_alone, run_in)
 DATA, DETECTION = Work(make_data, data_in), Work(detect, found_in)
 
 
+def catch(work: Work, folder: Path, rng: Random, started: bool = False) -> Child:
+    """The work's process at a random moment before its end."""
+    seconds = undisturbed(work)[1]
+    while True:
+        child = Child(work.do, folder)
+        if started:
+            child.wait_for(lambda: child.output)  # noqa: B023
+        time.sleep(rng.uniform(0, seconds))
+        if child.process.is_alive():
+            return child
+        shutil.rmtree(folder)
+        seconds /= 2  # the machine has less to do than before
+
+
 def kill(work: Work, folder: Path, rng: Random, index: int) -> str:
-    child = Child(work.do, folder)
-    time.sleep(rng.uniform(0, undisturbed(work)[1]))
-    child.kill()
+    catch(work, folder, rng).kill()
     return f"{len([*folder.glob('checkpoints/epoch-*'), *folder.glob('*.h5')])} whole files"
 
 
@@ -206,12 +219,14 @@ def start_sweep(folder: Path, *more: str) -> subprocess.Popen:
 
 def kill_sweeps(folder: Path, rng: Random, times: int) -> Iterator[str]:
     """A sweep's processes end with it, and it goes on; one run at a time, or two on Dask."""
-    began, found, seconds = time.monotonic(), [], 0.0
+    found: list = []
     for index in range(times + 1):  # first, undisturbed
         place = folder / f"it{index}"
         script = start_sweep(place, *["--dask=local"] * (index % 2))
         if index:
-            time.sleep(rng.uniform(0.3, 0.9) * seconds)
+            while not [*place.glob("runs/*/*/*/*/lock")] and script.poll() is None:
+                time.sleep(0.1)
+            time.sleep(rng.uniform(0, 3))
             others = psutil.Process(script.pid).children(recursive=True)
             script.kill()
             script.wait()
@@ -221,7 +236,6 @@ def kill_sweeps(folder: Path, rng: Random, times: int) -> Iterator[str]:
         assert script.wait(600) == 0
         found.append([run_in(run) for run in sorted(place.glob("runs/*/*/*/seed*"))])
         assert len(found[-1]) == 2 and found[-1] == found[0], f"{place}: other results"
-        seconds = seconds or time.monotonic() - began
 
 
 def do_until(work: Work, folder: Path, moment: int) -> None:
@@ -242,9 +256,7 @@ def kill_writing(work: Work, folder: Path, rng: Random, index: int) -> str:
 
 def send_signal(work: Work, folder: Path, rng: Random, index: int) -> str:
     signum = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[index % 3]
-    child = Child(work.do, folder)
-    child.wait_for(lambda: child.output)
-    time.sleep(rng.uniform(0, 0.8 * undisturbed(work)[1]))
+    child = catch(work, folder, rng, started=True)
     subprocess.call(["kill", f"-{signum}", str(child.process.pid)])
     outcome, whole = child.outcome(), any(folder.glob("checkpoints/epoch-*"))
     # In the moment in which Python itself ends, it reacts to no signal any more.
