@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         for method, row in rows.items():
             print(f"{name:10}{method:12}{row}", flush=True)
         if options.json:
-            common.write_json(options.json, {"commit": common.commit(): results})
+            common.write_json(options.json, {"commit": common.commit(), "sets": results})
     return 0
 
 

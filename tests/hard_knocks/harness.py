@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,10 +178,22 @@ def found_in(folder: Path):
 TRAINING, DATA, DETECTION = Work(train, run_in), Work(make_data, data_in), Work(detect, found_in)
 
 
+def catch(work: Work, folder: Path, rng: Random, started: bool = False) -> Child:
+    """The work's process at a random moment before its end."""
+    seconds = undisturbed(work)[1]
+    while True:
+        child = Child(work.do, folder)
+        if started:
+            child.wait_for(lambda: child.output)  # noqa: B023
+        time.sleep(rng.uniform(0, seconds))
+        if child.process.is_alive():
+            return child
+        shutil.rmtree(folder)
+        seconds /= 2  # the machine has less to do than before
+
+
 def kill(work: Work, folder: Path, rng: Random, index: int) -> str:
-    child = Child(work.do, folder)
-    time.sleep(rng.uniform(0, undisturbed(work)[1]))
-    child.kill()
+    catch(work, folder, rng).kill()
     return f"{len([*folder.glob('checkpoints/epoch-*'), *folder.glob('*.h5')])} whole files"
 
 
@@ -227,9 +240,7 @@ def kill_writing(work: Work, folder: Path, rng: Random, index: int) -> str:
 
 def send_signal(work: Work, folder: Path, rng: Random, index: int) -> str:
     signum = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[index % 3]
-    child = Child(work.do, folder)
-    child.wait_for(lambda: child.output)
-    time.sleep(rng.uniform(0, 0.8 * undisturbed(work)[1]))
+    child = catch(work, folder, rng, started=True)
     subprocess.call(["kill", f"-{signum}", str(child.process.pid)])
     assert (outcome := child.outcome()) in (signum.name, "done"), outcome
     return outcome

@@ -1,5 +1,6 @@
 """Runs in processes of their own: what is trained, what is told, and how they end."""
 
+import fcntl
 import math
 import signal
 import subprocess
@@ -7,7 +8,6 @@ import sys
 import threading
 import time
 
-import filelock
 import psutil
 import pytest
 import tiny_reproduce
@@ -53,7 +53,8 @@ def test_missing_runs_are_trained_once_and_a_failure_stops_no_other(options, tmp
     config = third / "config.json"
     config.write_text(config.read_text().replace('"keep_prob": 0.3,', '"keep_prob": 0.4,'))
     first.mkdir(parents=True)
-    with filelock.FileLock(first / "lock"):
+    with open(first / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         assert train.main([*options, "--seeds", "0-2", "--epochs", "1"]) == 1
     told = capfd.readouterr().err
     assert f"{first}: " in told and str(third) in told and "Traceback" not in told
@@ -92,7 +93,8 @@ def test_a_run_ends_with_its_parent(options, tmp_path, signum, expected):
         parent.send_signal(signum)
         assert parent.wait(timeout=20) == expected
         wait_for(lambda: not run.is_running(), 20)
-        filelock.FileLock(folder / "lock").acquire(timeout=0)
+        with open(folder / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         parent.kill()
 
