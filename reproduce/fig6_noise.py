@@ -5,9 +5,9 @@
     python reproduce/fig6_noise.py --pretrained  at once: SuPAIR alone, with the pretrained weights
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction;
-columns: the same four test scenes with noise and on a grid, one of them empty.  Boxes are orange for
-the first step, then blue, then yellow; AIR's may be larger than the scene, and then run along its
-edge.
+columns: the same four test scenes with noise and on a grid, one of them empty.  Boxes are orange
+for the first step, then blue, then yellow; AIR's may be larger than the scene, and then run along
+its edge.
 """
 
 import argparse

@@ -32,10 +32,12 @@ NUMBERS = {"accuracy": (100, 1), "elbo": (1, 0), "train_elbo_mean": (1, 0)}
 NUMBERS |= {"average_precision": (100, 1), "train_seconds": (1, 0)}
 OTHER_COLUMNS = ["train ELBO", "box AP, %", "train s"]
 NOTES = """
-Means ± standard deviations over all seeds. ELBO: of the test scenes; train ELBO: of the first 10,000
-training scenes, as the authors' code measures training batches. Box AP: average precision at IoU
-0.5. Train s: seconds of training steps alone. AIR's ELBOs are of another density of the pixels than SuPAIR's.
-Converged: as `supair.Convergence` says."""
+Means ± standard deviations over all seeds. ELBO: of the test scenes; train ELBO: of the first
+10,000 training scenes, as the authors' code measures training batches; both by the paper's p(N).
+Box AP: average precision at IoU 0.5. Train s: seconds of training steps alone. AIR's ELBOs are of
+another density of the pixels than SuPAIR's. Converged: as `supair.Convergence` says. In training
+`robust` charges for every object a fifth of a box of background (`object_price`, ours): the sharper
+the background, the more a second box gains by what the first leaves over."""
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,7 @@ def train(
             make_steps = compile_steps(model, optimizer, config, train_scenes, noise_size, compiled)
             evaluator = Evaluator(model, scenes["test"], compiled, noise_size, train_scenes)
             writer = tf.summary.create_file_writer(os.fsencode(run.directory / "tensorboard"))
+            told = None  # the collapse that was told of last
             while not is_finished(run.rows, epochs, convergence):
                 order = epoch_order(config, len(train_scenes), done["step"] // steps_per_epoch)
                 rows = train_epoch(make_steps, evaluator, config, order, done, bar)
@@ -312,8 +313,12 @@ def train(
                 write_summaries(writer, rows, scenes["test"])
                 ends = is_finished(run.rows, epochs, convergence)
                 collapse = rows[-1].get("collapse")
-                if collapse and (ends or collapse != done.get("collapse")):
-                    what = f"collapsed, {collapse}, at {'its end, ' * ends}step {rows[-1]['step']}"
+                learns = config.warm_up and rows[-1]["step"] <= config.warm_up.steps
+                if collapse and (ends or (collapse != told and not learns)):
+                    what, told = (
+                        f"collapsed, {collapse}, at {'its end, ' * ends}step {rows[-1]['step']}",
+                        collapse,
+                    )
                     remedy = "another seed" if config.warm_up else "another seed or a warm-up"
                     bar.write(f"warning: {run.directory}: {what}; try {remedy}", sys.stderr)
                 done = rows[-1]
