@@ -179,7 +179,7 @@ class WarmUp:
     keep_prob: float = 0.3
     last_step_penalty: float = 30.0  # nats
     initial_learning_rate_factor: float = 2.0
-    steps: int = 4000
+    steps: int = 2000
 
     extra_noise = 0  # standard normal numbers a step of a scene, beside the model's own
 
@@ -304,10 +304,10 @@ PAPER_MODELS = {
 SUPAIR_RECIPES = {
     "paper": TrainingConfig(),
     "robust": TrainingConfig(
-        batch_size=64,  # more steps in the same epochs
+        batch_size=128,  # twice the steps in the same epochs
         averaging=16.0,
         warm_up=WarmUp(),
-        annealing=Annealing(factors={"object": 5.0, "background": 10.0}),
+        annealing=Annealing(factors={"object": 3.0, "background": 10.0}),
         object_price=0.2,
     ),
 }
