@@ -9,6 +9,7 @@ takes minutes a set and seed; called again, the script goes on.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import subprocess
 import sys
@@ -24,15 +25,9 @@ from scipy.optimize import linear_sum_assignment
 import supair
 from data.letters import draw_letters
 from data.scenes import ink_boxes
-from supair.config import ConfigError
+from supair.config import ConfigError, require
 from supair.metrics import box_iou
 from supair.run import read_rows
-
-try:
-    from skimage import data, feature, filters, measure, segmentation
-    from sklearn.datasets import load_digits
-except ImportError as error:
-    sys.exit(f"error: {error}; pip install scikit-image scikit-learn")
 
 TUNING = 40  # training pictures that settings are chosen on
 SIDE, LARGEST_IOU = 50, 0.15  # of pictures drawn here, in pixels, and of the objects in them
@@ -57,6 +52,9 @@ def lay_out(rng: np.random.Generator, stamps: np.ndarray, ground: np.ndarray):
 
 def make_sets(sizes: tuple[int, int]) -> dict[str, list]:
     """Of each set pictures to train and to test on, with the boxes in each, or their number."""
+    from skimage import data
+    from sklearn.datasets import load_digits
+
     digits = ndimage.zoom(load_digits().images / 16, (1, 2.25, 2.25), order=1)  # [1797, 18, 18]
     lawns = np.lib.stride_tricks.sliding_window_view(0.8 * data.grass() / 255, (SIDE, SIDE))
     rng = np.random.default_rng(2)
@@ -82,10 +80,13 @@ def make_sets(sizes: tuple[int, int]) -> dict[str, list]:
 
 def watershed(grey, contrast: float, sigma: float, distance: int, area: int) -> np.ndarray:
     """Boxes [n, 4] of what is brighter than Otsu's threshold, taken apart where it is narrow."""
+    from skimage import filters, measure, segmentation
+    from skimage.feature import peak_local_max
+
     smooth = ndimage.gaussian_filter(grey, sigma)
     mask = (smooth > filters.threshold_otsu(smooth)) & (np.ptp(smooth) > contrast)
     depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(mask))
-    peaks = feature.peak_local_max(depth, min_distance=distance, labels=depth > 0)
+    peaks = peak_local_max(depth, min_distance=distance, labels=depth > 0)
     markers = np.zeros(grey.shape, int)
     markers[tuple(peaks.T)] = 1 + np.arange(len(peaks))
     regions = measure.regionprops(segmentation.watershed(-depth, markers, mask=depth > 0))
@@ -95,7 +96,9 @@ def watershed(grey, contrast: float, sigma: float, distance: int, area: int) -> 
 
 def blob_log(grey, smallest: float, ratio: float, threshold: float) -> np.ndarray:
     """Boxes [n, 4] of blobs with standard deviations from `smallest` to `ratio` times that."""
-    y, x, deviation = feature.blob_log(grey, smallest, smallest * ratio, 6, threshold).T
+    from skimage.feature import blob_log as find_blobs
+
+    y, x, deviation = find_blobs(grey, smallest, smallest * ratio, 6, threshold).T
     side = deviation * np.sqrt(8)
     return np.stack([x - side / 2, y - side / 2, side, side], axis=1)
 
@@ -148,6 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=common.ROOT / "runs/pictures", metavar="DIR")
     common.add_json(parser, "the results, after each set,", "sets")
     options = parser.parse_args(argv)
+    missing = [name for name in ("skimage", "sklearn") if not importlib.util.find_spec(name)]
+    require(not missing, "pip install scikit-image scikit-learn", f"no {' '.join(missing)}")
     more = "--steps 1 --batch-size 16 --no-xla".split() if options.quick else []
     results = {}
     for name, (train, test) in make_sets((40, 10) if options.quick else (2000, 200)).items():

@@ -29,7 +29,7 @@ from reproduce.experiments import DATA_SEED, MODELS, PAPER_SEEDS, RECIPES, TITLE
 from reproduce.records import RECORDED, read_record
 from supair import cli
 from supair.config import PAPER_EPOCHS, ConfigError, TrainingError
-from supair.run import is_finished, read_rows
+from supair.run import is_finished, read_configuration, read_rows
 
 SCRIPT = Path(__file__).resolve()
 LOCK_TIMEOUT = 60  # seconds in which the process of a lost worker has ended, too
@@ -96,30 +96,34 @@ def describe_work(
                 finished += 1
             else:
                 steps = epochs * experiment.steps_per_epoch - (rows[-1]["step"] if rows else 0)
-                left.setdefault(experiment.model, []).append(max(0, steps))
-    for model, steps in left.items():
-        pace, where = _seconds_per_step(model, runs)
-        seconds = len(steps) * STARTING + sum(steps) * pace * MEASURING
+                scenes = max(0, steps) * experiment.training_config().batch_size
+                left.setdefault(experiment.model, []).append(scenes)
+    for model, scenes in left.items():
+        pace, where = _scenes_per_second(model, runs)
+        seconds = len(scenes) * STARTING + sum(scenes) / pace * MEASURING
         time = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{math.ceil(seconds / 60)} min"
-        what = f"{len(steps)} of {TITLES[model]}, {sum(steps):,} steps"
-        lines.append(f"  {what}: about {time}, at {pace:.3f} seconds a step ({where})")
+        what = f"{len(scenes)} of {TITLES[model]}, {sum(scenes):,} scenes"
+        lines.append(f"  {what}: about {time}, at {pace:.0f} scenes a second ({where})")
         total += seconds
     end = f"epoch {epochs}{' and on until converged' * converge}"
     head = f"{finished} of {len(experiments)} runs to {end} are in {runs}"
     return "\n".join([f"{head}; to train:" if lines else f"{head}.", *lines]), total
 
 
-def _seconds_per_step(model: str, runs: Path) -> tuple[float, str]:
+def _scenes_per_second(model: str, runs: Path) -> tuple[float, str]:
     """The median of the model's runs here, or of the recorded ones, and which it is."""
-    logs = []
+    paces, where = [], "as here"
     for folder in runs.glob(f"**/{model}/*/*/seed*"):
         with contextlib.suppress(TrainingError):
-            logs.append(read_rows(folder))
-    where = "as here" if any(logs) else "recorded on two processor cores"
-    for path in [] if any(logs) else RECORDED.glob(f"{model}-*.csv"):
-        logs += read_record(*path.stem.split("-")).rows.values()
-    last = [rows[-1] for rows in logs if rows]
-    return statistics.median(row["train_seconds"] / row["step"] for row in last), where
+            batch = read_configuration(folder)["training"]["batch_size"]
+            paces += [batch * row["step"] / row["train_seconds"] for row in read_rows(folder)[-1:]]
+    if not paces:
+        where = "recorded on two processor cores"
+        for path in RECORDED.glob(f"{model}-*.csv"):
+            record = read_record(*path.stem.split("-"))
+            batch, last = record.configuration["training"]["batch_size"], [*record.rows.values()]
+            paces += [batch * rows[-1]["step"] / rows[-1]["train_seconds"] for rows in last]
+    return statistics.median(paces), where
 
 
 def load(dataset: str, options: argparse.Namespace) -> dict[str, data.SceneFile]:

@@ -177,8 +177,8 @@ def write_summaries(writer, rows: list[dict[str, Any]], scenes) -> None:
         examples = rows[-1]["examples"]
         present = np.round(examples["z_pres"]) == 1  # [scene, step]
         images = scenes.images[: len(present)] / scenes.white
-        painted = [*map(paint_boxes, images, examples["boxes"], present)]
-        tf.summary.image("test_scenes", [np.hstack(painted)], step=rows[-1]["step"])
+        painted = np.hstack([*map(paint_boxes, images, examples["boxes"], present)])
+        tf.summary.image("test_scenes", painted[np.newaxis], step=rows[-1]["step"])
     writer.flush()
 
 

@@ -71,7 +71,7 @@ def set_key(path: Path, key: str, value: str) -> None:
 def fill_weights(path: Path, value: float) -> None:
     about = run.read_configuration(path.parent)
     tensors = {name: 0 * x + np.float64(value) for name, x in run._parse(path, about)[1].items()}
-    path.write_bytes(run._serialise(tensors, configuration_sha256=run._sha256(about)))
+    path.write_bytes(run._serialise(tensors, about))
 
 
 def put_images(path: Path, make: Callable[[h5py.Group], Any]) -> None:

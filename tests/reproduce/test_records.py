@@ -93,8 +93,10 @@ def test_every_record_is_whole_and_its_configuration_one_of_today(path):
 
 def test_a_record_knows_whether_its_recipe_is_todays():
     today = Experiment("supair", "sprites", "paper", 0)
-    assert records.read_record("supair", "paper", "sprites").is_current(today)
-    assert not records.read_record("supair_upper_left", "paper", "sprites").is_current(today)
+    record = records.read_record("supair", "paper", "sprites")
+    assert record.is_current(today)
+    record.configuration["training"]["batch_size"] += 1
+    assert not record.is_current(today)
 
 
 def test_a_run_is_recorded_with_boxes_and_weights(tmp_path):

@@ -1,7 +1,6 @@
 """Runs in processes of their own: what is trained, what is told, and how they end."""
 
 import fcntl
-import math
 import signal
 import subprocess
 import sys
@@ -110,7 +109,8 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(options, tmp_path, c
         script.start()
         wait_for(lambda: len(read_rows(runs["runs"])) >= 2)
         everything = psutil.Process().children(recursive=True)
-        [run] = [process for process in everything if "--seeds=0" in process.cmdline()]
+        alive = [process for process in everything if process.status() != psutil.STATUS_ZOMBIE]
+        [run] = [process for process in alive if "--seeds=0" in process.cmdline()]
         known, worker = read_rows(runs["runs"]), run.parent()
         worker.kill()
         wait_for(lambda: not run.is_running(), 20)
@@ -133,15 +133,16 @@ def test_a_missing_dask_is_named(options, monkeypatch, tmp_path):
 def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
     """Of a run of 3 seconds a step that has done 1 of 2 epochs, and one that has not begun."""
     runs = runs_of(0, 1)
-    size = runs[0].steps_per_epoch
+    size, batch = runs[0].steps_per_epoch, runs[0].training_config().batch_size
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
-    assert "0 of 2" in told and f"2 of SuPAIR, {4 * size:,} steps" in told and "recorded" in told
-    pace = (seconds - 2 * train.STARTING) / (4 * size) / train.MEASURING
-    assert 0.02 < pace < 0.5 and f"{pace:.3f} s" in told
+    assert "0 of 2" in told and f"2 of SuPAIR, {4 * size * batch:,} scenes" in told
+    pace = 4 * size * batch * train.MEASURING / (seconds - 2 * train.STARTING)
+    assert 500 < pace < 10_000 and f"{pace:.0f} scenes a second (recorded" in told
     write_run(tmp_path, runs[0], [row(size, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
     expected = 2 * train.STARTING + 3 * size * 3.0 * train.MEASURING
-    assert seconds == expected and f"{math.ceil(expected / 60)} min" in told and "3.000 s" in told
+    assert seconds == pytest.approx(expected) and f"{expected / 3600:.1f} h" in told
+    assert f"{batch / 3:.0f} scenes a second (as here)" in told
     write_run(tmp_path, runs[1], [row(size, 1.0), row(2 * size, 2.0)])
     assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
     monkeypatch.setattr(train, "LONG", 5 * size)
