@@ -1,4 +1,4 @@
-"""What is tried, case by case: disturbances and damages of `harness`, hostile files, odd machines."""
+"""What is tried, case by case: disturbances and damages, hostile files, odd environments."""
 
 import os
 import re

@@ -25,14 +25,6 @@ def test_methods_find_discs_that_touch():
     assert pictures.score([parts], [5]) == {"count_error": 3.0}
 
 
-def test_every_set_is_drawn_with_its_boxes():
-    for train, test in pictures.make_sets((5, 3)).values():
-        for picture, true in train + test:
-            assert picture.dtype == np.uint8 and np.size(true) >= 0
-            if np.ndim(true):
-                assert np.all(true[:, :2] + true[:, 2:] <= np.array(picture.shape[1::-1]))
-
-
 def test_the_script_tunes_others_trains_ours_and_writes_a_record(monkeypatch, tmp_path):
     pair = np.uint8(200 * ~DISCS), BOXES  # dark ones
     monkeypatch.setattr(pictures, "make_sets", lambda sizes: {"discs": [[pair], [pair]]})

@@ -1,4 +1,4 @@
-"""Equality with the authors' implementation, and with AIR's in Pyro: all outputs of golden files."""
+"""Equality with the authors' implementation, and with AIR's in Pyro: outputs of golden files."""
 
 import numpy as np
 import pytest
