@@ -154,7 +154,7 @@ def make_data(folder: Path) -> None:
 
 
 def data_in(folder: Path):
-    [path] = folder.iterdir()
+    [path] = folder.glob("*.h5")  # beside what a killed process leaves
     parts = data.store.read(path).values()
     return [(p.white, *(a[:].tobytes() for a in (p.images, p.counts, p.boxes))) for p in parts]
 
