@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from tiny_reproduce import row, write_run
@@ -123,3 +124,8 @@ def test_every_recorded_seed_of_this_repository_is_shown_or_named():
         found = [one.results["recorded"] for one in rows if one.model == model]
         shown = [*dict.fromkeys(itertools.chain(*found))]  # at 20 epochs, and at convergence
         assert shown == [*read_record(model, recipe, "sprites").rows]
+
+
+def test_the_readme_has_the_table_of_the_recorded_runs(capsys):
+    assert table2.main(["--recorded", "--markdown"]) == 0
+    assert capsys.readouterr().out in (Path(table2.__file__).parents[1] / "README.md").read_text()
