@@ -18,6 +18,7 @@ import numpy as np
 
 from data import DATASETS
 from reproduce.experiments import FIGURE_5_ENDS, PAPER_SEEDS, TITLES, Experiment, title
+from reproduce.records import read_record
 from reproduce.train import Logs, read_logs, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
 
@@ -111,6 +112,12 @@ def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, how: st
     return figure
 
 
+def is_current(model: str, recipe: str, dataset: str) -> bool:
+    """Whether there are recorded runs, and they are of today's recipe."""
+    record = read_record(model, recipe, dataset)
+    return bool(record) and record.is_current(Experiment(model, dataset, recipe, 0))
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     keys = [(*curve, dataset) for dataset in DATASETS for curve in CURVES]
@@ -120,7 +127,10 @@ def main(argv: list[str] | None = None) -> int:
         each = [(seed, *key) for seed in seeds for key in keys]
         wanted = [Experiment(model, dataset, recipe, s) for s, model, recipe, dataset in each]
         failures = train_missing(wanted, PAPER_EPOCHS, False, options)
-    curves = {key: collect(read_logs(*key, seeds, runs)) for key in keys}
+    curves = {
+        key: collect(read_logs(*key, seeds, runs)) for key in keys if runs or is_current(*key)
+    }
+    curves = dict.fromkeys(keys) | curves
     if not any(curves.values()):
         raise TrainingError(f"{runs or 'recorded/'}: none of these runs is there to draw")
     for name, how in FIGURES.items():
@@ -129,7 +139,9 @@ def main(argv: list[str] | None = None) -> int:
         name = f"{title(model, recipe)}, {TITLES[dataset]}"
         if curve is None or curve.epochs[-1] < PAPER_EPOCHS or curve.left_out:
             end = (
-                f"to epoch {curve.epochs[-1]:.1f}, without {curve.left_out}" if curve else "no run"
+                f"to epoch {curve.epochs[-1]:.1f}, without {curve.left_out}"
+                if curve
+                else "no run of today's"
             )
             print(f"not complete: {name}: {end}", file=sys.stderr)
     return 1 if failures else 0

@@ -126,8 +126,8 @@ def take_apart(dataset: str, options) -> list[Row]:
         Row("scene", scenes),
         Row("boxes", scenes, boxes=model.boxes(found).numpy(), present=found.z_pres > 0.5),
         Row("first object", objects[0]),
-        Row("second, hidden\npart filled in", objects[1]),
-        Row("background,\nlikewise", np.where(visible > 0.5, scenes, filled)),
+        Row("second,\nfilled in", objects[1]),
+        Row("background,\nfilled in", np.where(visible > 0.5, scenes, filled)),
     ]
 
 

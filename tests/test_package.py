@@ -33,7 +33,7 @@ cli.run(main)
 
 def run(*command, code=0, environment=(), **options):
     """Standard output and error of a command that ends with a code."""
-    options["env"] = {**os.environ, **dict(environment)}
+    options["env"] = {**os.environ, "PYTHONPATH": "", **dict(environment)}
     command = [str(word) for word in command]
     done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == code, done.stderr

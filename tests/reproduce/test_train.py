@@ -1,6 +1,7 @@
 """Runs in processes of their own: what is trained, what is told, and how they end."""
 
 import fcntl
+import math
 import signal
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_the_time_to_go_is_told_before_it_begins(tmp_path, capsys, monkeypatch):
     write_run(tmp_path, runs[0], [row(size, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
     expected = 2 * train.STARTING + 3 * size * 3.0 * train.MEASURING
-    assert seconds == pytest.approx(expected) and f"{expected / 3600:.1f} h" in told
+    assert seconds == pytest.approx(expected) and f"{math.ceil(expected / 60)} min" in told
     assert f"{batch / 3:.0f} scenes a second (as here)" in told
     write_run(tmp_path, runs[1], [row(size, 1.0), row(2 * size, 2.0)])
     assert train.describe_work(runs, 2, False, tmp_path)[0].startswith("1 of 2")
