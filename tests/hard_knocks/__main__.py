@@ -4,8 +4,10 @@ import argparse
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
-from tests.hard_knocks.cases import CASES
+sys.path.append(str(Path(__file__).resolve().parents[2] / "reproduce"))  # as for the tests
+from tests.hard_knocks.cases import CASES  # noqa: E402
 
 names = [case.name for case in CASES]
 parser = argparse.ArgumentParser("python -m tests.hard_knocks", description=__doc__)
