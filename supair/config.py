@@ -115,7 +115,7 @@ class ModelConfig:
         _require_integers(self, 1, "scene_size", "num_steps", "lstm_units", "hidden_units")
         _require_integers(self, 2, "patch_size")
         patch, scene = self.patch_size, self.scene_size
-        size = 4 * scene**2 * self.lstm_units + 10**6 * self.num_steps
+        size = 4 * (scene**2 + self.lstm_units) * self.lstm_units + 10**6 * self.num_steps
         require(size < 2**28, "fewer scene pixels, LSTM units or steps", f"{size:.0e}")
         require(patch <= scene, f"patch_size at most scene_size {scene}", patch)
         for low, high in (("scale_min", "scale_max"), ("aspect_min", "aspect_max")):
