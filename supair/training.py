@@ -299,7 +299,9 @@ def train(
             stack.callback(assign, state, whole, run.directory)  # what half an epoch has changed
             make_steps = compile_steps(model, optimizer, config, train_scenes, noise_size, compiled)
             evaluator = Evaluator(model, scenes["test"], compiled, noise_size, train_scenes)
-            writer = tf.summary.create_file_writer(os.fsencode(run.directory / "tensorboard"))
+            summaries = run.directory / "tensorboard"
+            summaries.mkdir(exist_ok=True)  # with the umask's rights, not TensorFlow's
+            writer = tf.summary.create_file_writer(os.fsencode(summaries))
             told = None  # the collapse that was told of last
             while not is_finished(run.rows, epochs, convergence):
                 order = epoch_order(config, len(train_scenes), done["step"] // steps_per_epoch)
