@@ -57,7 +57,7 @@ def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
     each step z_pres, left, top, width and height in pixels, score, log_ratio and width as of a
     `Detection`, [batch, step, 8]; and q(N), [batch, step + 1]."""
     config = model.config
-    noise = tf.zeros([len(scenes), config.num_steps, model.noise_size])
+    noise = tf.zeros([scenes.shape[0], config.num_steps, model.noise_size])
     evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)
     found, background = evaluation.description, evaluation.log_p_background
     log_ratio = evaluation.log_p_objects + background[:, 1:] - background[:, :-1]
@@ -71,7 +71,7 @@ def detect(model, preparation: Preparation, images: Images, levels="auto", min_s
     """A Detection for every image, without objects of a lower score, and a list of Doubts, which
     are printed, too; for `levels` and errors see `Preparation`."""
     preparation, said = preparation.adapted(images, levels)
-    compiled = tf.function(lambda scenes: describe(model, scenes), jit_compile=True)
+    compiled = tf.function(lambda x: describe(model, x), jit_compile=True, autograph=False)
     parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
     pieces = preparation.scenes(images)
     with tqdm(desc="detecting", unit="scene", disable=None) as progress:
