@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from supair.config import ConfigError, require
 from supair.metrics import box_iou
 from supair.run import read_rows
 
+SETS = "digits", "lawn", "blobs", "letters", "coins", "print", "galaxies"
 TUNING = 40  # training pictures that settings are chosen on
 SIDE, LARGEST_IOU = 50, 0.15  # of pictures drawn here, in pixels, and of the objects in them
 COINS = """22 35 45 39 132 28 47 46 192 30 48 43 255 34 42 38 305 16 60 56 25 104 42 41 81 39 39 35
@@ -149,14 +151,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="few pictures, one seed, 250 steps")
     parser.add_argument("--runs", type=Path, default=common.ROOT / "runs/pictures", metavar="DIR")
-    common.add_json(parser, "the results, after each set,", "sets")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="default: all")
+    common.add_json(parser, "the results, beside those of other sets,", "sets")
     options = parser.parse_args(argv)
     missing = [name for name in ("skimage", "sklearn") if not importlib.util.find_spec(name)]
     require(not missing, "pip install scikit-image scikit-learn", f"no {' '.join(missing)}")
     more = "--steps 1 --batch-size 16 --no-xla".split() if options.quick else []
-    results = {}
-    for name, (train, test) in make_sets((40, 10) if options.quick else (2000, 200)).items():
-        rows = results[name] = {}
+    sets, before = make_sets((40, 10) if options.quick else (2000, 200)), options.json
+    results = json.loads(before.read_text())["sets"] if before and before.exists() else {}
+    for name in options.sets:
+        (train, test), rows = sets[name], {}
         for method, grid in GRIDS.items():
             every = itertools.product((False, True), *grid)
             tried = [classical(method, train[:TUNING], settings) for settings in every]
@@ -166,8 +170,9 @@ def main(argv: list[str] | None = None) -> int:
             rows[f"SuPAIR {seed}"] = detect(train, test, options.runs / name, seed, more)
         for method, row in rows.items():
             print(f"{name:10}{method:12}{row}", flush=True)
+        results[name] = {"commit": common.commit(), **rows}
         if options.json:
-            common.write_json(options.json, {"commit": common.commit(), "sets": results})
+            common.write_json(options.json, {"sets": results})
     return 0
 
 

@@ -104,7 +104,8 @@ def _put_together(rows, sure, seen, sizes, min_score: float) -> Detection:
     table = table[table[:, 2:4].min(axis=1) > 0]  # what lies in the image
     keep = drop_doubles(table[:, :4], table[:, 7], table[:, 5]) & (table[:, 4] >= min_score)
     score, log_ratio, width = table[keep, 4:7].T
-    empty = np.mean([len(of_scene) == 0 for of_scene in rows]) if len(rows) >= _FEW else 0.0
+    tiles = [len(of_scene) == 0 for of_scene, saw in zip(rows, seen) if saw]
+    empty = np.mean(tiles) if len(tiles) >= _FEW else 0.0
     of_image = float(np.prod(sure)), float(empty), not any(seen), sizes[0]
     return Detection(table[keep, :4], score, log_ratio, width, *of_image)
 
