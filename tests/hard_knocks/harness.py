@@ -215,8 +215,7 @@ def runs_in(folder: Path):
 
 def kill_sweep(work: Work, folder: Path, rng: Random, index: int) -> str:
     """Its processes end with it."""
-    child = Child(work.do, folder)
-    time.sleep(rng.uniform(0.3, 0.9) * undisturbed(work)[1])
+    child = catch(work, folder, rng)
     others = psutil.Process(child.process.pid).children(recursive=True)
     child.kill()
     assert not psutil.wait_procs(others, 20)[1], "processes left behind"
