@@ -142,10 +142,9 @@ def test_explanations_by_hand():
     """x0 near component 1's mean: the best pair of the only partition is followed; so its code."""
     graph = RegionGraph(2, [[0, 1], [0], [1]], [(0, 1, 2)])
     spn = RatSpn(graph, 2, 1, variance_min=0.1, variance_max=0.3, dtype="float64")
-    logits = np.zeros([1, 2])
-    leaves = {1: (np.array([[0.0, 1.0]]), logits), 2: (np.array([[5.0, 7.0]]), logits)}
     # p(pair) = 0.4 (0, 0), 0.1 (0, 1), 0.2 (1, 0), 0.3 (1, 1)
-    spn.assign(leaves, {0: np.log([[0.4, 0.1], [0.2, 0.3]])[..., None]})
+    pairs = np.log([0.4, 0.1, 0.2, 0.3]).reshape([1, 1, 2, 2, 1])
+    spn.set_weights([np.array([[0.0, 1.0], [5.0, 7.0]]), np.zeros([2, 2]), pairs])
     x = np.array([[0.95, 0.0], [0.1, 0.0], [0.0, 0.0], [0.0, 7.1]])
     observed = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     expected = [[1, 7], [0, 5], [0, 5], [1, 7]]
