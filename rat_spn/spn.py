@@ -115,7 +115,7 @@ class RatSpn(keras.layers.Layer):
         return self._of_classes(self.leaf_layer(*self._evidence(x, observed)))
 
     def mix_classes(self, by_class, labels=None):
-        """Log densities [batch] from `class_log_prob`'s: of all classes' mixture, or the labels'."""
+        """Log densities [batch] from `class_log_prob`'s: of all classes together, or of labels."""
         if labels is not None:
             one_hot = tf.one_hot(labels, self.num_classes, dtype=by_class.dtype)
             return tf.reduce_sum(one_hot * by_class, axis=1)
