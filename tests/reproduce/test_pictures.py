@@ -1,12 +1,7 @@
-"""Other methods and the script; SuPAIR's training takes minutes and is left out."""
-
-import json
-from types import SimpleNamespace
+"""Other methods; SuPAIR's training takes minutes and is left out."""
 
 import numpy as np
 import pytest
-
-from supair.config import ConfigError
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -23,24 +18,3 @@ def test_methods_find_discs_that_touch():
     blobs = pictures.blob_log(DISCS * 1.0, 6, 1.5, 0.1)
     assert pictures.score([blobs, blobs], [BOXES, BOXES[:1]]) == {"count_error": 0.5, "f1": 0.857}
     assert pictures.score([parts], [5]) == {"count_error": 3.0}
-
-
-def test_the_script_tunes_others_trains_ours_and_writes_a_record(monkeypatch, tmp_path):
-    pair = np.uint8(200 * ~DISCS), BOXES  # dark ones
-    monkeypatch.setattr(pictures, "make_sets", lambda sizes: {"discs": [[pair], [pair]]})
-    grid = {pictures.watershed: ((0.1,), (0,), (4,), (10,))}
-    monkeypatch.setattr(pictures, "GRIDS", grid)
-    code = SimpleNamespace(returncode=0)
-    monkeypatch.setattr(pictures.common, "commit", lambda: "abc")
-    monkeypatch.setattr(pictures.subprocess, "run", lambda *_, **__: code)
-    monkeypatch.setattr(pictures, "read_rows", lambda run: [{"train_seconds": 7.0}])
-    found = SimpleNamespace(detect=lambda images: SimpleNamespace(boxes=[BOXES[:1]]))
-    monkeypatch.setattr(pictures.supair, "load", lambda run: found)
-    options = ["--quick", "--runs", str(tmp_path), "--json", str(tmp_path / "record.json")]
-    assert pictures.main(options) == 0
-    rows = json.loads((tmp_path / "record.json").read_text())["sets"]["discs"]
-    assert rows["watershed"]["settings"][0] is True and rows["watershed"]["f1"] == 1
-    assert rows["SuPAIR 0"]["f1"] == 0.667 and rows["SuPAIR 0"]["train_seconds"] == 7
-    code.returncode = 1
-    with pytest.raises(ConfigError, match="seed0"):
-        pictures.main(options)
