@@ -80,7 +80,7 @@ def _em_update(spn: RatSpn, decay: float) -> Callable:
 
 
 def _gradient_update(spn: RatSpn, optimizer, discriminative: float) -> Callable:
-    variables = spn.trainable_variables
+    optimizer, variables = keras.optimizers.get(optimizer), spn.trainable_variables
     optimizer.build(variables)
 
     def update(x, labels):

@@ -243,7 +243,7 @@ def test_a_distribution_has_shapes_a_mode_and_gradients_through_the_leaves_noise
 
 @every_kind
 def test_full_batch_em_never_lowers_the_likelihood(name):
-    """With values missing and, of several classes, labels; nodes without rows keep their weights."""
+    """With values missing and, of several classes, labels; all weights stay finite."""
     spn, rng = make(name), np.random.default_rng(0)
     x = rng.normal(size=[200, spn.graph.num_variables]) + rng.choice([-1, 1], [200, 1])
     x = np.where(rng.random(x.shape) < 0.2, np.nan, x > 0 if name == "bernoulli" else x)
