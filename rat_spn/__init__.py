@@ -1,14 +1,15 @@
-"""RAT-SPNs for TensorFlow: densities over real variables, with exact marginals, conditionals and
-samples.
+"""RAT-SPNs for TensorFlow: densities over real or binary variables, with exact marginals,
+conditionals and samples.
 
-A sum-product network is a mixture of very many factorised Gaussians that share their parts.  Its
-leaves are Gaussians over a few variables each, its products multiply densities of different
-variables, and its sums mix densities of the same ones.  Integrals pass through sums and products
-down to the leaves, where they are known; so marginals and conditionals cost no more than the
-density itself: one pass upwards.  A RAT-SPN ("random and tensorised", Peharz et al., 2018) takes
-its structure from a region graph, which halves the set of variables at random and again, several
-times over; images can be cut into rectangles instead.  `RatSpn` is a Keras layer that learns by
-gradient descent (`reproduce/digits.py` trains one).
+A sum-product network is a mixture of very many factorised densities that share their parts.  Its
+leaves are Gaussians, or Bernoullis, over a few variables each, its products multiply densities of
+different variables, and its sums mix densities of the same ones.  Integrals pass through sums and
+products down to the leaves, where they are known; so marginals and conditionals cost no more than
+the density itself: one pass upwards.  A RAT-SPN ("random and tensorised", Peharz et al., 2018)
+takes its structure from a region graph, which halves the set of variables at random and again,
+several times over; images can be cut into rectangles instead.  `RatSpn` is a Keras layer; `fit`
+makes it learn, by expectation maximisation or gradients (`reproduce/digits.py`), and
+`rat_spn.distribution.RatSpnDistribution` is the same for TensorFlow Probability.
 
 >>> import numpy as np
 >>> from rat_spn import RatSpn, random_region_graph
@@ -31,6 +32,7 @@ if "keras" not in sys.modules:
 elif (backend := sys.modules["keras"].config.backend()) != "tensorflow":
     raise ImportError(f"rat_spn needs Keras with TensorFlow, not {backend}; import rat_spn first")
 
+from rat_spn.fit import fit  # noqa: E402
 from rat_spn.region_graph import (  # noqa: E402
     Partition,
     RegionGraph,
@@ -45,6 +47,7 @@ __all__ = [
     "RatSpn",
     "RegionGraph",
     "RegionGraphError",
+    "fit",
     "poon_domingos_region_graph",
     "random_region_graph",
 ]

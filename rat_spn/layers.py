@@ -32,42 +32,23 @@ def _initializer(stddev: float, seed: int):
     return keras.initializers.TruncatedNormal(stddev=stddev, seed=seed)
 
 
-class GaussianLeaves(keras.layers.Layer):
-    """Factorised Gaussians over every leaf region, as matrix products.
+class Leaves(keras.layers.Layer):
+    """Factorised densities over every leaf region, as matrix products.
 
-    log N(x; mu, s²) = -x²/(2 s²) + x mu/s² - (mu²/s² + log 2 pi s²)/2 is linear in (x², x, 1).
-    Weighting the three by how far a variable is observed and putting zeros where it lies outside a
-    region gives all leaf regions at once: [batch, 2 D] times [2 D, regions * components] for the
-    first two, and [batch, D] times [D, ...] for the last.
+    A variable's log density is linear in its statistics (x², x, 1) or (x, 1), with the natural
+    parameters as factors.  Weighting the statistics by how far a variable is observed and putting
+    zeros where it lies outside a region gives all leaf regions at once: [batch, 2 D] times [2 D,
+    regions * components] for the first two, and [batch, D] times [D, ...] for the last.
 
-    The weights `mean` and `variance_logit` are [leaf variables, components], where the leaf
-    variables are those of the leaf regions, one region after another; variance = variance_min +
-    (variance_max - variance_min) * sigmoid(variance_logit).
-
-    Args:
-      graph: the region graph.
-      num_components: K, Gaussians per leaf region.
-      variance_min, variance_max: bounds of every variance.
-      seed: decides the initial weights.
+    All weights are [leaf variables, K], K the number of components, where the leaf variables are
+    those of the leaf regions, one region after another.
     """
 
-    def __init__(
-        self,
-        graph: RegionGraph,
-        num_components: int,
-        variance_min: float,
-        variance_max: float,
-        seed: int,
-        **kwargs,
-    ):
+    def __init__(self, graph: RegionGraph, num_components: int, seed: int, **kwargs):
         super().__init__(**kwargs)
         if num_components < 1:
             raise ValueError(f"expected num_components >= 1, found {num_components}")
-        if not 0 < variance_min < variance_max < math.inf:
-            bounds = f"{variance_min} and {variance_max}"
-            raise ValueError(f"expected 0 < variance_min < variance_max, found {bounds}")
         self.num_variables, self.num_components = graph.num_variables, num_components
-        self.variance_min, self.variance_max = variance_min, variance_max
         self.regions = [graph.regions[region] for region in graph.leaves]
         # Where each leaf variable stands in a dense [D, regions] table, and which stands at each of
         # its entries; one beyond the last stands for none.
@@ -79,20 +60,6 @@ class GaussianLeaves(keras.layers.Layer):
         self.leaf_variables = np.full(size, self.num_leaf_variables)
         self.leaf_variables[self.dense_index] = np.arange(self.num_leaf_variables)
         self._seed = seed
-
-    def build(self, input_shape=None):
-        require_full_float32()
-        shape = [self.num_leaf_variables, self.num_components]
-        self.mean = self.add_weight(shape, _initializer(0.1, self._seed), name="mean")
-        initializer = _initializer(0.1, self._seed + 1)
-        self.variance_logit = self.add_weight(shape, initializer, name="variance_logit")
-        self.built = True
-
-    @property
-    def variance(self):
-        """[leaf variables, components], each inside its bounds."""
-        share = tf.sigmoid(self.variance_logit)
-        return self.variance_min + (self.variance_max - self.variance_min) * share
 
     def dense(self, values):
         """Spread [leaf variables, K] to [D, regions * K], zero where a region lacks a variable."""
@@ -109,18 +76,131 @@ class GaussianLeaves(keras.layers.Layer):
 
         return spread(values)
 
-    def call(self, x, observed):
-        """Log densities [regions, K, batch] of x [batch, D], weighted by observed in [0, 1]."""
+    def call(self, x, observed, parameters=None):
+        """Log densities [regions, K, batch] of x [batch, D], weighted by observed in [0, 1]; given
+        the natural parameters, of these."""
+        *factors, constant = parameters or self.natural_parameters()
+        dense = [self.dense(factor) for factor in factors]
+        by_value = tf.concat(dense, axis=0)  # [2 D or D, regions * K]
+        weighted = observed * x
+        statistics = [weighted * x, weighted][-len(factors) :]
+        log_density = tf.matmul(tf.concat(statistics, axis=1), by_value)
+        log_density += tf.matmul(observed, self.dense(constant))  # [batch, regions * K]
+        return self._by_region(log_density)
+
+    def prior_statistics(self):
+        """What `maximize` takes, as the weights are now, if all components are as probable."""
+        mean = tf.convert_to_tensor(self.mean)
+        moments = [self.variance + mean**2, mean, tf.ones_like(mean)]
+        return [m / self.num_components for m in moments[-len(self.natural_parameters()) :]]
+
+    def log_moments(self, tilt):
+        """log E[exp(tilt x)], [regions, K, batch], to the second order in tilt [batch, D]."""
+        mean, variance = (self.dense(tf.convert_to_tensor(v)) for v in (self.mean, self.variance))
+        return self._by_region(tf.matmul(tilt, mean) + tf.matmul(0.5 * tilt**2, variance))
+
+    def _by_region(self, values):
+        """[batch, regions * K] as [regions, K, batch]."""
+        return tf.reshape(tf.transpose(values), [len(self.regions), self.num_components, -1])
+
+    def decode(self, selected, seed=None):
+        """Modes or, with a seed, samples, [batch, D], of nodes [batch, regions * K], one-hot for
+        each variable."""
+        moments = (tf.convert_to_tensor(values) for values in (self.mean, self.variance))
+        dense = [self.dense(values) for values in moments]  # [D, regions * K]
+        return self.draw(*(tf.matmul(selected, v, transpose_b=True) for v in dense), seed)
+
+
+class GaussianLeaves(Leaves):
+    """Factorised Gaussians.
+
+    log N(x; mu, s²) = -x²/(2 s²) + x mu/s² - (mu²/s² + log 2 pi s²)/2 is linear in (x², x, 1).  The
+    weights are `mean` and `variance_logit`; variance = variance_min + (variance_max - variance_min)
+    * sigmoid(variance_logit).
+    """
+
+    def __init__(self, *arguments, variance_min: float, variance_max: float, **kwargs):
+        super().__init__(*arguments, **kwargs)
+        if not 0 < variance_min < variance_max < math.inf:
+            bounds = f"{variance_min} and {variance_max}"
+            raise ValueError(f"expected 0 < variance_min < variance_max, found {bounds}")
+        self.variance_min, self.variance_max = variance_min, variance_max
+
+    def build(self, input_shape=None):
+        require_full_float32()
+        shape = [self.num_leaf_variables, self.num_components]
+        self.mean = self.add_weight(shape, _initializer(0.1, self._seed), name="mean")
+        initializer = _initializer(0.1, self._seed + 1)
+        self.variance_logit = self.add_weight(shape, initializer, name="variance_logit")
+        self.built = True
+
+    @property
+    def variance(self):
+        """[leaf variables, components], each inside its bounds."""
+        share = tf.sigmoid(self.variance_logit)
+        return self.variance_min + (self.variance_max - self.variance_min) * share
+
+    def natural_parameters(self):
+        """Factors of x² and x, and the constant."""
         mean, variance = tf.convert_to_tensor(self.mean), self.variance
         quadratic = -0.5 / variance
         linear = mean / variance
-        constant = -0.5 * (mean * linear + tf.math.log(2 * math.pi * variance))
-        weighted = observed * x
-        dense = [self.dense(quadratic), self.dense(linear)]
-        by_value = tf.concat(dense, axis=0)  # [2 D, regions * K]
-        log_density = tf.matmul(tf.concat([weighted * x, weighted], axis=1), by_value)
-        log_density += tf.matmul(observed, self.dense(constant))  # [batch, regions * K]
-        return tf.reshape(tf.transpose(log_density), [len(self.regions), self.num_components, -1])
+        return [quadratic, linear, -0.5 * (mean * linear + tf.math.log(2 * math.pi * variance))]
+
+    def maximize(self, squares, sums, counts):
+        """Set the likeliest weights for sums of x², x and 1, each [leaf variables, components].
+
+        In its variance a Gaussian's likelihood has one maximum, so the best one within bounds is
+        the best one, clipped; not quite to the bounds, where a logit would be infinite.
+        """
+        mean, width = sums / counts, self.variance_max - self.variance_min
+        share = (squares / counts - mean**2 - self.variance_min) / width
+        share = tf.clip_by_value(share, 1e-5, 1 - 1e-5)
+        self.mean.assign(mean)
+        self.variance_logit.assign(tf.math.log(share / (1 - share)))
+
+    def draw(self, mean, variance, seed):
+        if seed is None:
+            return mean
+        noise = tf.random.stateless_normal(tf.shape(mean), seed, dtype=mean.dtype)
+        return mean + tf.sqrt(variance) * noise
+
+
+class BernoulliLeaves(Leaves):
+    """Factorised Bernoullis of variables that are 0 or 1; log p(x) = x logit - log(1 + e^logit)."""
+
+    def build(self, input_shape=None):
+        shape = [self.num_leaf_variables, self.num_components]
+        self.logit = self.add_weight(shape, _initializer(0.5, self._seed), name="logit")
+        self.built = True
+
+    @property
+    def mean(self):
+        """Probabilities of ones, [leaf variables, K]."""
+        return tf.sigmoid(self.logit)
+
+    @property
+    def variance(self):
+        return self.mean * (1 - self.mean)
+
+    def natural_parameters(self):
+        """The factor of x and the constant."""
+        logit = tf.convert_to_tensor(self.logit)
+        return [logit, -tf.math.softplus(logit)]
+
+    def maximize(self, sums, counts):
+        """Set the likeliest weights for sums of x and 1, probabilities from 1e-5 to 1 - 1e-5."""
+        mean = tf.clip_by_value(sums / counts, 1e-5, 1 - 1e-5)
+        self.logit.assign(tf.math.log(mean / (1 - mean)))
+
+    def draw(self, mean, variance, seed):
+        uniform = 0.5
+        if seed is not None:
+            uniform = tf.random.stateless_uniform(tf.shape(mean), seed, dtype=mean.dtype)
+        return tf.cast(uniform < mean, mean.dtype)
+
+
+LEAVES = {"gaussian": GaussianLeaves, "bernoulli": BernoulliLeaves}
 
 
 class RegionValues(NamedTuple):
@@ -188,13 +268,18 @@ class SumProducts(keras.layers.Layer):
         norm = tf.reduce_logsumexp(tf.stack(norms), axis=0)
         return [logit - norm for logit in logits]
 
-    def call(self, left, right):
-        """Log densities of the parents, [regions, sums, batch], from those of their children.
+    def maximize(self, *counts):
+        """Set the likeliest weights for the expected numbers of every pair, but none to zero."""
+        for logit, count in zip(self.weight_logits, counts):
+            logit.assign(tf.math.log(tf.maximum(count, np.finfo(logit.dtype).tiny)))
 
-        Args:
-          left, right: for each block the log densities of the children, [regions, partitions,
-            nodes, batch].
-        """
+    def prior_statistics(self):
+        """What `maximize` takes, as the weights are now, if all sums are as probable."""
+        return [tf.exp(log_weight) / self.num_sums for log_weight in self.log_weights()]
+
+    def call(self, left, right, log_weights=None):
+        """Log densities of the parents, [regions, sums, batch], from those of their children, for
+        each block [regions, partitions, nodes, batch]; given log weights, of these."""
         parts = []
         for left_block, right_block in zip(left, right):
             left_max = tf.stop_gradient(tf.reduce_max(left_block, axis=2, keepdims=True))
@@ -205,7 +290,8 @@ class SumProducts(keras.layers.Layer):
         maxima = tf.concat([maxima for _, _, maxima in parts], axis=1)
         shift = tf.reduce_max(maxima, axis=1, keepdims=True)  # [regions, 1, 1, batch]
         total = 0.0
-        for (log_left, right_value, maxima), log_weight in zip(parts, self.log_weights()):
+        log_weights = log_weights or self.log_weights()
+        for (log_left, right_value, maxima), log_weight in zip(parts, log_weights):
             left_value = tf.exp(log_left + (maxima - shift))  # [regions, partitions, K_left, batch]
             mixed = mix_pairs(left_value, right_value, tf.exp(log_weight))
             total += tf.reduce_sum(mixed, axis=1)  # [regions, sums, batch]

@@ -64,11 +64,8 @@ class RegionGraph:
         children = {child for _, left, right in partitions for child in (left, right)}
         roots = sorted(set(range(len(regions))) - children)
         _require(len(roots) == 1, f"expected exactly one root region, found {len(roots)}")
-        covered = len(regions[roots[0]])
-        _require(
-            covered == self.num_variables,
-            f"expected the root to cover all {self.num_variables} variables, found {covered}",
-        )
+        covered, size = len(regions[roots[0]]), self.num_variables
+        _require(covered == size, f"expected a root of all {size} variables, found {covered}")
         _require(bool(self.partitions_of(roots[0])), "the root needs at least one partition")
 
     def _check_scopes(self):
@@ -76,34 +73,24 @@ class RegionGraph:
         _require(size >= 1, f"expected at least one variable, found num_variables={size}")
         for index, scope in enumerate(self.regions):
             _require(scope.size > 0, f"region {index} has an empty scope")
-            _require(
-                scope[0] >= 0 and scope[-1] < size,
-                f"region {index}: expected variables in 0..{size - 1}, "
-                f"found {scope[0]}..{scope[-1]}",
-            )
+            expected, found = f"variables in 0..{size - 1}", f"{scope[0]}..{scope[-1]}"
+            inside = scope[0] >= 0 and scope[-1] < size
+            _require(inside, f"region {index}: expected {expected}, found {found}")
             _require(np.all(scope[1:] > scope[:-1]), f"region {index} names a variable twice")
 
     def _check_partitions(self):
         last = len(self.regions) - 1
         for index, partition in enumerate(self.partitions):
-            for region in partition:
-                _require(
-                    0 <= region <= last,
-                    f"partition {index}: expected region indices in 0..{last}, found {region}",
-                )
+            name = f"partition {index}"
+            inside = 0 <= min(partition) and max(partition) <= last
+            _require(inside, f"{name}: expected regions in 0..{last}, found {tuple(partition)}")
             scope, left, right = (self.regions[region] for region in partition)
-            shared = np.intersect1d(left, right)
-            _require(
-                not shared.size,
-                f"partition {index} is not decomposable: regions {partition.left} and "
-                f"{partition.right} share {shared.size} variable(s)",
-            )
-            union = np.union1d(left, right)
-            _require(
-                np.array_equal(union, scope),
-                f"partition {index} is not complete: expected its children to cover the "
-                f"{scope.size} variables of region {partition.parent}, found {union.size}",
-            )
+            shared, union = np.intersect1d(left, right).size, np.union1d(left, right)
+            children = f"regions {partition.left} and {partition.right}"
+            _require(not shared, f"{name} is not decomposable: {children} share {shared} variables")
+            expected = f"{scope.size} variables of region {partition.parent}"
+            complete = np.array_equal(union, scope)
+            _require(complete, f"{name} is not complete: expected {expected}, found {union.size}")
 
     def get_config(self) -> dict:
         """The arguments as plain values, for files."""
@@ -151,14 +138,10 @@ def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: 
     Raises:
       RegionGraphError: if D variables cannot be halved `depth` times.
     """
-    _require(
-        depth >= 1 and repetitions >= 1,
-        f"expected depth >= 1 and repetitions >= 1, found {depth} and {repetitions}",
-    )
-    _require(
-        num_variables >= 2**depth,
-        f"depth {depth} needs at least {2**depth} variables, found {num_variables}",
-    )
+    expected, found = "depth >= 1 and repetitions >= 1", f"{depth} and {repetitions}"
+    _require(depth >= 1 and repetitions >= 1, f"expected {expected}, found {found}")
+    expected = f"at least {2**depth} variables for depth {depth}"
+    _require(num_variables >= 2**depth, f"expected {expected}, found {num_variables}")
     rng = np.random.default_rng(seed)
     regions: list[np.ndarray] = [np.arange(num_variables)]
     partitions: list[Partition] = []
@@ -191,10 +174,8 @@ def poon_domingos_region_graph(height: int, width: int, step: int, depth: int) -
     Raises:
       RegionGraphError: if no split position lies inside the image.
     """
-    _require(
-        step >= 1 and depth >= 1, f"expected step >= 1 and depth >= 1, found {step} and {depth}"
-    )
-    side = max(height, width)
+    expected, side = "step >= 1 and depth >= 1", max(height, width)
+    _require(step >= 1 and depth >= 1, f"expected {expected}, found {step} and {depth}")
     _require(step < side, f"expected a step below the image's side {side}, found {step}")
     pixels = np.arange(height * width).reshape(height, width)
     root = (0, height, 0, width)

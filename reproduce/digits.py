@@ -1,117 +1,99 @@
-"""Density estimation on MNIST: SPNs of random halves (a RAT-SPN) and of rectangles (Poon and
-Domingos), and a mixture of diagonal Gaussians as large, all with the same bounds of variances.
+"""What `rat_spn` does alone, on MNIST: densities by EM and by Adam, of random halves (RAT-SPN) and
+of rectangles (Poon-Domingos); digits filled in; and classes, with pixels missing.
 
 Usage: python reproduce/digits.py
-Grey levels are (level + u) / 256, u uniform in [0, 1), drawn once; so 8 minus the log density of a
-pixel in bits bounds its code length from above.
+Grey levels are (level + u) / 256, u uniform in [0, 1).
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+import itertools
 
 import common
 import numpy as np
-from scipy.special import logit, logsumexp, softmax
-from tqdm import tqdm
+from scipy.special import logit
 
 from data.scenes import load_mnist
 
 PIXELS, COLUMNS = 28 * 28, 12
-EPOCHS, EM_STEPS, BATCH, LEARNING_RATE = 12, 50, 256, 0.02  # falls to 0 with a cosine
+EPOCHS, RATE = 12, 0.03  # Adam's falls to 0 with a cosine
 VARIANCES = 0.01, 0.25  # bounds; grey levels have at most 0.25
 # Components and sums: the paper's object model, and one with about as many parameters.
-SPNS = {"SPN, random": (20, 20), "SPN, rectangles": (64, 11)}
+SPNS = {"random": (20, 20), "rectangles": (64, 11)}
+FITS = list(itertools.product(SPNS, ("Adam", "EM")))
+CLASS_SIZES = {"num_components": 10, "num_sums": 10, "variance_min": 0.3, "variance_max": 2.0}
+MISSING = 0.0, 0.25, 0.5, 0.75, 0.9  # shares of pixels
 
 
-class Mixture(NamedTuple):
-    """A mixture of K Gaussians with diagonal covariances, float32."""
+def adam(size: int):
+    from keras import optimizers
 
-    mean: np.ndarray  # [K, D]
-    variance: np.ndarray  # [K, D]
-    log_weight: np.ndarray  # [K]
-
-    def log_joint(self, x: np.ndarray) -> np.ndarray:
-        """Log of weight times density of x [batch, D], [batch, K]."""
-        mean, variance = self.mean, self.variance
-        by_square = np.sum(mean**2 / variance + np.log(2 * np.pi * variance), axis=1)
-        products = x @ (mean / variance).T - x**2 @ (0.5 / variance).T
-        return products + (self.log_weight - 0.5 * by_square)
-
-    def log_prob(self, x: np.ndarray) -> np.ndarray:
-        """Log density [batch] of x [batch, D]."""
-        return logsumexp(self.log_joint(x), axis=1)
-
-    def sample(self, num_samples: int, seed) -> np.ndarray:
-        """Samples [num_samples, D]."""
-        rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(self.mean), num_samples, p=softmax(self.log_weight.astype(float)))
-        return rng.normal(self.mean[chosen], np.sqrt(self.variance[chosen]))
-
-    def count_params(self) -> int:
-        return sum(array.size for array in self)
+    return optimizers.Adam(optimizers.schedules.CosineDecay(RATE, EPOCHS * (size // 256)))
 
 
-def fit_mixture(x: np.ndarray, num_components: int, steps: int, seed: int) -> Mixture:
-    """EM from random rows of x [n, D]; the best variance within bounds is the best one, clipped."""
-    mean = x[np.random.default_rng(seed).choice(len(x), num_components, replace=False)]
-    variance = np.tile(np.clip(x.var(axis=0), *VARIANCES), [num_components, 1])
-    mixture = Mixture(mean, variance, np.full(num_components, -np.log(num_components), np.float32))
-    for _ in tqdm(range(steps), desc="mixture", unit="EM step", disable=None):
-        share = softmax(mixture.log_joint(x), axis=1).T  # [K, n]
-        count = np.maximum(share.sum(axis=1, keepdims=True), 1e-6)  # a component may have no digit
-        mean = share @ x / count
-        variance = np.clip(share @ x**2 / count - mean**2, *VARIANCES)
-        mixture = Mixture(mean, variance, np.log(count[:, 0] / len(x)))
-    return mixture
-
-
-def fit_spn(name: str, x: np.ndarray, epochs: int, seed: int):
-    """A RatSpn by Adam on batches of x [n, D]; its leaves start at rows, with x's variance."""
-    import keras
-    import tensorflow as tf
-
-    from rat_spn import RatSpn, poon_domingos_region_graph, random_region_graph
-
-    if name == "SPN, random":
-        graph = random_region_graph(PIXELS, depth=2, repetitions=6, seed=seed)
-    else:
-        graph = poon_domingos_region_graph(28, 28, step=14, depth=2)
-    num_components, num_sums = SPNS[name]
-    spn = RatSpn(graph, num_components, num_sums, *VARIANCES, seed=seed)
-    rng = np.random.default_rng(seed)
-    variables = np.concatenate(spn.leaf_layer.regions)  # the variable of every row of the weights
-    spn.leaf_layer.mean.assign(x[rng.choice(len(x), num_components, replace=False)][:, variables].T)
-    share = (x.var(axis=0) - VARIANCES[0]) / np.diff(VARIANCES)
-    start = logit(np.clip(share, 0.01, 0.99))  # where the sigmoid still has a slope
-    spn.leaf_layer.variance_logit.assign(np.tile(start[variables, None], [1, num_components]))
-    steps = len(x) // BATCH
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps)
-    optimizer = keras.optimizers.Adam(rate)
-    optimizer.build(spn.trainable_variables)
-
-    @tf.function(jit_compile=True)
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(spn.log_prob(batch))
-        optimizer.apply(tape.gradient(loss, spn.trainable_variables), spn.trainable_variables)
-
-    for _ in tqdm(range(epochs), desc=name, unit="epoch", disable=None):
-        for rows in rng.permutation(len(x))[: steps * BATCH].reshape(steps, BATCH):
-            train_step(x[rows])
+def start(spn, x: np.ndarray, seed: int):
+    """The SPN with its leaves' means at rows of x [n, D], and with x's variances."""
+    leaves, size, rng = spn.leaf_layer, spn.leaf_layer.num_components, np.random.default_rng(seed)
+    variables = np.concatenate(leaves.regions)  # the variable of every row of the weights
+    leaves.mean.assign(x[rng.choice(len(x), size, replace=False)][:, variables].T)
+    share = (x.var(axis=0) - spn.variance_min) / (spn.variance_max - spn.variance_min)
+    logits = logit(np.clip(share, 0.01, 0.99))  # where the sigmoid still has a slope
+    leaves.variance_logit.assign(np.tile(logits[variables, None], [1, size]))
     return spn
 
 
-def mean_log_prob(model, x: np.ndarray) -> float:
-    """Nats a digit."""
-    batches = [model.log_prob(x[start : start + 1000]) for start in range(0, len(x), 1000)]
-    return float(np.mean(np.concatenate(batches), dtype=float))
+def batched(function, x: np.ndarray) -> np.ndarray:
+    return np.concatenate([function(x[k : k + 1000]) for k in range(0, len(x), 1000)])
 
 
-def draw_rows(rows: dict):
+def fit_density(structure: str, method: str, train: np.ndarray, test: np.ndarray, seed: int):
+    """An SPN, and its row of the record with the test nats a digit after every pass."""
+    from rat_spn import RatSpn, fit, poon_domingos_region_graph, random_region_graph
+
+    graph = poon_domingos_region_graph(28, 28, step=14, depth=2)
+    if structure == "random":
+        graph = random_region_graph(PIXELS, depth=2, repetitions=6, seed=seed)
+    spn = start(RatSpn(graph, *SPNS[structure], *VARIANCES, seed=seed), train, seed)
+    nats, optimizer = [], "em" if method == "EM" else adam(len(train))
+    measure = {"on_epoch_end": lambda _: nats.append(float(np.mean(batched(spn.log_prob, test))))}
+    fit(spn, train, None, optimizer, EPOCHS, seed=seed, **measure)
+    row = {"structure": structure, "method": method, "seed": seed, "nats": nats}
+    return spn, row | {"parameters": spn.count_params()}
+
+
+def fill_in(spn, x: np.ndarray, seed: int) -> tuple[dict, dict]:
+    """Rows of digits whose lower half is filled in, and how well that is done."""
+    hidden = np.tile(np.arange(PIXELS) >= PIXELS // 2, [len(x), 1])
+    seen = np.where(hidden, np.float32(np.nan), x)
+    lower = batched(spn.log_prob, x) - batched(spn.log_prob, seen)
+    scores = {"seed": seed, "lower half given the upper, nats": float(np.mean(lower))}
+    mean = batched(spn.conditional_mean, seen)
+    scores["squared error of the mean"] = float(np.mean((mean - x)[hidden] ** 2))
+    x, hidden, seen, mean = (values[:COLUMNS] for values in (x, hidden, seen, mean))
+    rows = {"test digits": x, "seen": np.where(hidden, 0.3, x), "mean": mean}
+    rows["explained"] = np.where(hidden, spn.reconstruct(seen), x)
+    rows["sample"] = spn.sample_conditional(seen, None, (seed, 1), leaf_noise=False)
+    return rows, scores
+
+
+def classify(digits, labels, seed: int) -> dict:
+    """Test accuracy of an SPN with ten roots, by the share of pixels missing."""
+    from rat_spn import RatSpn, fit, random_region_graph
+
+    (train, test), rng = digits, np.random.default_rng(seed)
+    graph = random_region_graph(PIXELS, depth=4, repetitions=20, seed=seed)
+    spn = start(RatSpn(graph, **CLASS_SIZES, seed=seed, num_classes=10), train, seed)
+    fit(spn, train, labels[0], adam(len(train)), EPOCHS, discriminative=1.0, seed=seed)
+    row = {"seed": seed, "parameters": spn.count_params()}
+    for share in MISSING:
+        seen = np.where(rng.random(test.shape) < share, np.float32(np.nan), test)
+        guess = np.argmax(batched(spn.class_log_prob, seen), axis=1)
+        row[f"{share}"] = float(np.mean(guess == labels[1]))
+    return row
+
+
+def draw_rows(rows: dict, figure=None):
     """A figure of rows of square images, [n, side, side] or [n, side²] in [0, 1], by name."""
     rows = {name: images for name, images in rows.items() if len(images)}
-    figure = common.new_figure(10, 0.9 * len(rows))
+    figure = figure or common.new_figure(10, 0.9 * len(rows))
     for axes, (name, images) in zip(figure.subplots(len(rows)), rows.items()):
         side = round(np.size(images[0]) ** 0.5)
         images = np.reshape(images, [-1, side, side])
@@ -122,31 +104,49 @@ def draw_rows(rows: dict):
     return figure
 
 
+def draw(found: dict[str, list[dict]], rows: dict):
+    """Learning curves, accuracies, and digits filled in."""
+    figure = common.new_figure(11, 10, layout="constrained")
+    curves, images = figure.subfigures(2, height_ratios=[2, 3])
+    left, right = curves.subplots(1, 2)
+    for row in found["densities"]:
+        kind = row["structure"], row["method"]
+        label = ", ".join(kind) if row["seed"] == found["classes"][0]["seed"] else None
+        left.plot(range(1, EPOCHS + 1), row["nats"], label=label, color=f"C{FITS.index(kind)}")
+    left.set(xlabel="passes over the digits", ylabel="test nats a digit")
+    left.legend()
+    for row in found["classes"]:
+        right.plot(MISSING, [row[f"{share}"] for share in MISSING], ".-", color="C2")
+    right.set(xlabel="share of pixels missing", ylabel="accuracy", ylim=(0, 1))
+    draw_rows(rows, images)
+    return figure
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
-    parser.add_argument("--seed", type=common.seed, default=0, help="of everything (default: 0)")
+    common.add_seeds(parser, "0-2")
     common.add_mnist(parser)
-    common.add_json(parser, "the table", "table")
+    common.add_json(parser, "the numbers", "densities")
     common.add_output(parser)
     options = parser.parse_args(argv)
-    seed, rng = options.seed, np.random.default_rng(options.seed)
-    print("About 8 minutes; at once: recorded/digits.json and figures/digits.png in reproduce/")
-    parts = [digits.reshape(-1, PIXELS) for digits in load_mnist(options.mnist).values()]
-    train, test = [(part + rng.random(part.shape, np.float32)) / np.float32(256) for part in parts]
-    models = {name: fit_spn(name, train, EPOCHS, seed) for name in SPNS}
-    size = round(models["SPN, random"].count_params() / (2 * PIXELS + 1))  # as large as that one
-    models["mixture"] = fit_mixture(train, size, EM_STEPS, seed)
-    table, rows = [], {"test digits": test[:COLUMNS]}
-    print(" " * 17 + "parameters  train, nats  test, nats  test, bits a pixel")
-    for name, model in models.items():
-        nats = {"train": mean_log_prob(model, train), "test": mean_log_prob(model, test)}
-        bits = 8 - nats["test"] / PIXELS / np.log(2)
-        table.append({"model": name, "parameters": model.count_params(), **nats, "bits": bits})
-        print("{:16}{:>11,}{:>13.1f}{:>12.1f}{:>20.3f}".format(*table[-1].values()))
-        rows[f"samples:\n{name}"] = model.sample(COLUMNS, (seed, 0))
+    levels = [part.reshape(-1, PIXELS) for part in load_mnist(options.mnist).values()]
+    labels = [np.load(options.mnist)[f"y_{part}"] for part in ("train", "test")]
+    print("About half an hour")
+    found = {"densities": [], "filled in": [], "classes": []}
+    for seed in options.seeds or range(3):
+        rng = np.random.default_rng(seed)
+        digits = [(part + rng.random(part.shape, np.float32)) / np.float32(256) for part in levels]
+        for kind in FITS:
+            spn, row = fit_density(*kind, *digits, seed)
+            found["densities"].append(row)
+            print(row)
+        rows, scores = fill_in(spn, digits[1], seed)
+        found["filled in"].append(scores)
+        found["classes"].append(classify(digits, labels, seed))
+        print(scores, found["classes"][-1], sep="\n")
     if options.json:
-        common.write_json(options.json, {"seed": seed, "table": table})
-    common.save_figure(draw_rows(rows), options.output / "digits")
+        common.write_json(options.json, {"commit": common.commit(), **found})
+    common.save_figure(draw(found, rows), options.output / "digits")
     return 0
 
 

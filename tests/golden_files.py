@@ -85,12 +85,13 @@ class GoldenFile:
             layer.kernel.assign(arrays[f"{name}/kernel"])
             layer.bias.assign(arrays[f"{name}/bias"])
         for kind, spn in self._spns(model):
-            leaves = {
-                region: [arrays[f"{kind}/leaf/{region}/{name}"] for name in LEAF_WEIGHTS]
-                for region in spn.graph.leaves
-            }
-            indices = range(len(spn.graph.partitions))
-            spn.assign(leaves, {p: arrays[f"{kind}/partition/{p}/weight_logit"] for p in indices})
+            for name in LEAF_WEIGHTS:
+                parts = [arrays[f"{kind}/leaf/{region}/{name}"] for region in spn.graph.leaves]
+                getattr(spn.leaf_layer, name).assign(np.concatenate(parts))
+            for layer in spn.sum_layers:
+                for weight, block in zip(layer.weight_logits, layer.blocks):
+                    named = (f"{kind}/partition/{p}/weight_logit" for p in np.ravel(block[0]))
+                    weight.assign(np.reshape([arrays[name] for name in named], weight.shape))
         return model
 
     @staticmethod

@@ -19,8 +19,8 @@ BOXES = {
 }
 
 
-def spn_mixture(spn: RatSpn) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """An SPN as the mixture of its induced trees, (weight, mean [D], variance [D]) of each.
+def spn_mixture(spn: RatSpn, classes=None) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """An SPN, or classes of it, as the mixture of its trees, (weight, mean [D], variance [D]) each.
 
     Only for tiny SPNs: the number of trees is exponential.
     """
@@ -49,20 +49,24 @@ def spn_mixture(spn: RatSpn) -> list[tuple[float, np.ndarray, np.ndarray]]:
                 for first, second in itertools.product(trees(left, i), trees(right, j)):
                     yield weight * first[0] * second[0], {**first[1], **second[1]}
 
-    flat = []
-    for weight, leaves in trees(graph.root, 0):
+    flat, classes = [], classes or range(spn.num_classes)
+    for weight, leaves in itertools.chain(*(trees(graph.root, node) for node in classes)):
         parameters = np.array([leaves[v] for v in range(graph.num_variables)])
-        flat.append((weight, parameters[:, 0], parameters[:, 1]))
+        flat.append((weight / len(classes), parameters[:, 0], parameters[:, 1]))
     return flat
 
 
-def mixture_log_prob(mixture, x: np.ndarray, observed: np.ndarray) -> float:
+def log_density(spn: RatSpn, x, mean, variance):
+    """Of single variables, by the kind of an SPN's leaves."""
+    if spn.leaves == "bernoulli":
+        return np.log(np.where(x, mean, 1 - mean))
+    return -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
+
+
+def mixture_log_prob(spn: RatSpn, mixture, x: np.ndarray, observed: np.ndarray) -> float:
     """Log density of one x [D], each variable's log density weighted by `observed` [D]."""
-    total = 0.0
-    for weight, mean, variance in mixture:
-        log_normal = -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
-        total += weight * math.exp(float(np.sum(observed * log_normal)))
-    return math.log(total)
+    each = ((weight, log_density(spn, x, *leaves)) for weight, *leaves in mixture)
+    return math.log(sum(w * math.exp(np.sum(observed * log)) for w, log in each))
 
 
 def extract_patches(image: np.ndarray, z_where: np.ndarray, patch_size: int):

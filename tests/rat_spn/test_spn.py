@@ -1,15 +1,20 @@
 """RAT-SPNs against the flat mixture that they stand for, in double precision."""
 
 import doctest
+import itertools
 import logging
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracles import mixture_log_prob, spn_mixture
+from absl import flags
+from oracles import log_density, mixture_log_prob, spn_mixture
+from tensorflow_probability.python.internal import test_util
 
 import rat_spn
-from rat_spn import RatSpn, RegionGraph, poon_domingos_region_graph, random_region_graph
+from rat_spn import RatSpn, RegionGraph, fit, poon_domingos_region_graph, random_region_graph
+from rat_spn.distribution import RatSpnDistribution
 
 # Leaves of unequal size, a region with two partitions, and one (region 5) that two parents share.
 EXPLICIT = RegionGraph(
@@ -23,11 +28,19 @@ GRAPHS = {
     "poon_domingos": poon_domingos_region_graph(2, 3, 1, depth=2),
     "explicit": EXPLICIT,
 }
-every_graph = pytest.mark.parametrize("name", GRAPHS)
+FLAT = RegionGraph(2, [[0, 1], [0], [1]], [(0, 1, 2)])
+BOUNDS = {"variance_min": 0.1, "variance_max": 0.9}
+KINDS = {  # a graph and options of each
+    **{name: (graph, BOUNDS) for name, graph in GRAPHS.items()},
+    "bernoulli": (EXPLICIT, {"leaves": "bernoulli"}),
+    "classes": (GRAPHS["odd"], {**BOUNDS, "num_classes": 3}),
+}
+every_kind = pytest.mark.parametrize("name", KINDS)
 
 
 def make(name: str, dtype="float64") -> RatSpn:
-    spn = RatSpn(GRAPHS[name], 2, 3, variance_min=0.1, variance_max=0.9, seed=4, dtype=dtype)
+    graph, options = KINDS[name]
+    spn = RatSpn(graph, 2, 3, **options, seed=4, dtype=dtype)
     rng = np.random.default_rng(5)
     for variable in spn.trainable_variables:  # far from uniform
         variable.assign(rng.normal(size=variable.shape))
@@ -38,18 +51,22 @@ def evidence(spn: RatSpn):
     """Seven x, and how far each variable is observed: wholly or not at all, and in part."""
     rng, shape = np.random.default_rng(6), [7, spn.graph.num_variables]
     x, soft = rng.normal(size=shape), rng.uniform(size=shape)
+    x = 1.0 * (x > 0) if spn.leaves == "bernoulli" else x
     return x, np.round(soft), soft
 
 
-@every_graph
+@every_kind
 def test_log_prob_is_that_of_the_enumerated_mixture(name):
     spn = make(name)
     x, hard, soft = evidence(spn)
     x, observed = np.tile(x, [3, 1]), np.concatenate([np.ones_like(x), hard, soft])
     mixture = spn_mixture(spn)
     assert sum(weight for weight, _, _ in mixture) == pytest.approx(1, abs=1e-12)
-    expected = [mixture_log_prob(mixture, *row) for row in zip(x, observed)]
+    expected = [mixture_log_prob(spn, mixture, *row) for row in zip(x, observed)]
     np.testing.assert_allclose(spn.log_prob(x, observed), expected, rtol=1e-10, atol=1e-12)
+    mixture = spn_mixture(spn, [spn.num_classes - 1])
+    last = [mixture_log_prob(spn, mixture, *row) for row in zip(x, observed)]
+    np.testing.assert_allclose(spn.class_log_prob(x, observed)[:, -1], last, rtol=1e-10)
     single = make(name, "float32").log_prob(x, observed)
     np.testing.assert_allclose(single, expected, rtol=2e-5, atol=2e-5)
 
@@ -93,45 +110,27 @@ def test_far_away_points_have_finite_densities_and_gradients(dtype, value):
     assert np.all(np.isfinite(log_prob)) and np.all(np.isfinite(gradient)) and np.all(gradient < 0)
 
 
-@every_graph
-def test_gradients_are_difference_quotients(name):
-    spn = make(name)
-    x, _, observed = evidence(spn)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(spn.log_prob(x, observed))
-    rng = np.random.default_rng(7)
-    gradients = tape.gradient(loss, spn.trainable_variables)
-    for variable, gradient in zip(spn.trainable_variables, gradients):
-        assert np.any(np.asarray(gradient) != 0), f"{variable.path} receives no gradient"
-        direction, value, step = rng.normal(size=variable.shape), variable.numpy(), 1e-6
-        sides = []
-        for sign in (1, -1):
-            variable.assign(value + sign * step * direction)
-            sides.append(float(tf.reduce_sum(spn.log_prob(x, observed))))
-        variable.assign(value)
-        numeric = (sides[0] - sides[1]) / (2 * step)
-        assert float(np.sum(gradient * direction)) == pytest.approx(numeric, rel=1e-5, abs=1e-6)
-
-
-@every_graph
+@every_kind
 @pytest.mark.parametrize("given", [False, True], ids=["all", "given the first"])
 def test_samples_have_the_moments_of_the_mixture(name, given):
-    """Without evidence, and given that variable 0 is 0.7, which stays."""
+    """Without evidence, and given variable 0, which stays; means and covariances are exact."""
     spn = make(name)
+    value = 1.0 if spn.leaves == "bernoulli" else 0.7
     weights, means, variances = (np.array(part) for part in zip(*spn_mixture(spn)))
-    start = int(given)  # the first variable sampled
+    start, x = int(given), np.full([30_000, means.shape[1]], np.nan)  # the first one sampled
     if given:
-        x = np.tile([0.7] + [0.0] * (means.shape[1] - 1), [30_000, 1])
-        observed = (np.arange(means.shape[1]) < 1) * np.ones_like(x)
-        samples = np.asarray(spn.sample_conditional(x, observed, seed=[3, 4]))
-        np.testing.assert_array_equal(samples[:, 0], 0.7)
-        first = np.exp(-0.5 * (0.7 - means[:, 0]) ** 2 / variances[:, 0]) / np.sqrt(variances[:, 0])
+        x[:, 0] = value
+        first = np.exp(log_density(spn, value, means[:, 0], variances[:, 0]))
         weights = weights * first / np.sum(weights * first)
-    else:
-        samples = np.asarray(spn.sample(30_000, seed=[1, 2]))
+    samples = np.asarray(spn.sample_conditional(x, None, seed=[3, 4]))
+    np.testing.assert_array_equal(samples[:, :start], value)
     mean = weights @ means
+    np.testing.assert_allclose(spn.conditional_mean(x[:1])[0, start:], mean[start:], rtol=1e-9)
     second = np.einsum("k,ki,kj->ij", weights, means, means) + np.diag(weights @ variances)
     covariance = (second - np.outer(mean, mean))[start:, start:]
+    if not given:
+        exact = RatSpnDistribution(spn).covariance()
+        np.testing.assert_allclose(exact, covariance, rtol=1e-9, atol=1e-12)
     error = 5 * np.sqrt(np.diag(covariance) / len(samples))
     assert np.all(np.abs(samples.mean(axis=0) - mean)[start:] < error)
     found = np.cov(samples.T)[start:, start:]
@@ -140,12 +139,10 @@ def test_samples_have_the_moments_of_the_mixture(name, given):
 
 def test_explanations_by_hand():
     """x0 near component 1's mean: the best pair of the only partition is followed; so its code."""
-    graph = RegionGraph(2, [[0, 1], [0], [1]], [(0, 1, 2)])
-    spn = RatSpn(graph, 2, 1, variance_min=0.1, variance_max=0.3, dtype="float64")
-    logits = np.zeros([1, 2])
-    leaves = {1: (np.array([[0.0, 1.0]]), logits), 2: (np.array([[5.0, 7.0]]), logits)}
+    spn = RatSpn(FLAT, 2, 1, variance_min=0.1, variance_max=0.3, dtype="float64")
     # p(pair) = 0.4 (0, 0), 0.1 (0, 1), 0.2 (1, 0), 0.3 (1, 1)
-    spn.assign(leaves, {0: np.log([[0.4, 0.1], [0.2, 0.3]])[..., None]})
+    pairs = np.log([0.4, 0.1, 0.2, 0.3]).reshape([1, 1, 2, 2, 1])
+    spn.set_weights([np.array([[0.0, 1.0], [5.0, 7.0]]), np.zeros([2, 2]), pairs])
     x = np.array([[0.95, 0.0], [0.1, 0.0], [0.0, 0.0], [0.0, 7.1]])
     observed = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     expected = [[1, 7], [0, 5], [0, 5], [1, 7]]
@@ -160,7 +157,7 @@ def test_explanations_by_hand():
     np.testing.assert_allclose(np.var(samples, axis=0), [0.2, 0.2], atol=0.01)
 
 
-@every_graph
+@every_kind
 def test_explanations_are_trees(name):
     """A code names a leaf for every variable, and sampled trees end in means of the mixture."""
     spn = make(name)
@@ -168,18 +165,19 @@ def test_explanations_are_trees(name):
     scopes = np.repeat([len(spn.graph.regions[leaf]) for leaf in spn.graph.leaves], 2)
     np.testing.assert_array_equal(codes @ scopes, spn.graph.num_variables)
     means = {tuple(np.round(mean, 9)) for _, mean, _ in spn_mixture(spn)}
+    if spn.leaves == "bernoulli":  # whose leaves give modes
+        means = {tuple(np.round(mean)) for mean in means}
     samples = np.asarray(spn.sample(50, [1, 2], leaf_noise=False))
     found = {tuple(row) for row in np.round(np.concatenate([samples, spn.decode(codes)]), 9)}
-    assert found <= means and len(found) > 3
+    assert found <= means and len(found) > 2
 
 
 def test_seed_decides_weights_and_samples():
-    first, same, other = (RatSpn(GRAPHS["random"], 2, 3, 0.1, 0.9, seed=seed) for seed in (1, 1, 2))
-    for a, b, c in zip(first.weights, same.weights, other.weights):
+    spns = [RatSpn(GRAPHS["random"], 2, 3, 0.1, 0.9, seed=seed) for seed in (1, 1, 2)]
+    for a, b, c in zip(*([*spn.weights, spn.sample(5, [0, 1])] for spn in spns)):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
-    np.testing.assert_array_equal(first.sample(5, [0, 1]), same.sample(5, [0, 1]))
-    assert not np.array_equal(first.sample(5, [0, 1]), first.sample(5, [0, 2]))
+    assert not np.array_equal(spns[0].sample(5, [0, 1]), spns[0].sample(5, [0, 2]))
 
 
 def test_impossible_arguments_and_wrong_shapes_are_refused():
@@ -188,10 +186,105 @@ def test_impossible_arguments_and_wrong_shapes_are_refused():
         with pytest.raises(ValueError, match=f"{name}.*{value}"):
             RatSpn(GRAPHS["random"], **{**fitting, name: value})
     spn = make("random")
+    for labels, method in (([0, 1], "em"), (None, keras.optimizers.Adam())):
+        with pytest.raises(ValueError, match="labels"):
+            fit(spn, np.zeros([2, 4]), labels, method, discriminative=float(labels is None))
     with pytest.raises(ValueError, match=r"\[batch, 4\].*\(2, 5\)"):
         spn.log_prob(np.zeros([2, 5]))
     with pytest.raises(ValueError, match=r"\(2, 4\).*\(2, 3\)"):
         spn.log_prob(np.zeros([2, 4]), np.zeros([2, 3]))
+
+
+def test_densities_integrate_to_one():
+    """By quadrature, with and without a variable marginalised; of bits by enumeration."""
+    spn = RatSpn(FLAT, 2, 3, **BOUNDS, dtype="float64", num_classes=2)
+    line = np.arange(-8, 8, 0.05)
+    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    np.testing.assert_allclose(np.sum(np.exp(spn.class_log_prob(grid)), 0) * 0.05**2, 1)
+    grid = np.stack([line, np.full_like(line, np.nan)], axis=-1)
+    np.testing.assert_allclose(np.sum(np.exp(spn.log_prob(grid))) * 0.05, 1)
+    bits = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
+    assert np.sum(np.exp(make("bernoulli").log_prob(bits))) == pytest.approx(1)
+
+
+def test_nan_is_not_observed():
+    spn = make("explicit")
+    x, observed, _ = evidence(spn)
+    missing = np.where(observed, x, np.nan)
+    for function in (spn.log_prob, spn.conditional_mean, spn.reconstruct):
+        np.testing.assert_array_equal(function(missing), function(x, observed))
+
+
+def test_samples_moments_and_densities_agree_by_the_helpers_of_tfp():
+    flags.FLAGS(["tests"])
+    bases = test_util.VectorDistributionTestHelpers, test_util.TestCase
+    spn, helpers = RatSpn(FLAT, 2, 3, **BOUNDS, num_classes=2), type("Helpers", bases, {})()
+    options = {"dist": RatSpnDistribution(spn), "seed": 1}
+    options["sess_run_fn"] = lambda values: [np.asarray(value) for value in values or []]
+    helpers.run_test_sample_consistent_mean_covariance(**options, atol=0.02)
+    for radius, center in ((0.7, 0.0), (1.0, 0.4)):
+        ball = {"radius": radius, "center": center, "rtol": 0.02}
+        helpers.run_test_sample_consistent_log_prob(**options, **ball)
+
+
+def test_a_distribution_has_shapes_a_mode_and_gradients_through_the_leaves_noise():
+    spn = make("explicit")
+    distribution, nothing = RatSpnDistribution(spn), np.full([1, 4], np.nan)
+    assert distribution.event_shape == [4] and distribution.batch_shape == []
+    assert distribution.log_prob(np.zeros([2, 3, 4])).shape == [2, 3]
+    np.testing.assert_array_equal(distribution.mode(), spn.reconstruct(nothing)[0])
+    np.testing.assert_array_equal(distribution.mean(), spn.conditional_mean(nothing)[0])
+    with tf.GradientTape() as tape:
+        samples = distribution.sample([50, 2], seed=[1, 2])
+    mean, logit, *of_sums = tape.gradient(samples, distribution.trainable_variables)
+    assert samples.shape == [50, 2, 4] and of_sums == [None] * len(of_sums)
+    assert np.sum(mean) == pytest.approx(400) and np.all(np.isfinite(logit)) and np.any(logit)
+
+
+@every_kind
+def test_full_batch_em_never_lowers_the_likelihood(name):
+    """With values missing and, of several classes, labels; all weights stay finite."""
+    spn, rng = make(name), np.random.default_rng(0)
+    x = rng.normal(size=[200, spn.graph.num_variables]) + rng.choice([-1, 1], [200, 1])
+    x = np.where(rng.random(x.shape) < 0.2, np.nan, x > 0 if name == "bernoulli" else x)
+    labels = rng.integers(0, 3, 200) if name == "classes" else None
+    history = fit(spn, x, labels, epochs=30, batch_size=200, decay=0)
+    assert np.all(np.diff(history) > -1e-9) and history[-1] > history[0] + 0.1
+    assert np.all([np.all(np.isfinite(weight)) for weight in spn.get_weights()])
+
+
+def test_an_em_step_by_hand():
+    """Of one Gaussian for each variable: means and, within bounds, variances of the rows."""
+    spn = RatSpn(FLAT, 1, 1, **BOUNDS, dtype="float64")
+    x = np.random.default_rng(0).normal([1, 2], [0.6, 3], [50, 2])
+    fit(spn, x, epochs=1, batch_size=50, decay=0)
+    np.testing.assert_allclose(spn.leaf_layer.mean[:, 0], x.mean(axis=0))
+    np.testing.assert_allclose(spn.leaf_layer.variance[:, 0], [x[:, 0].var(), 0.9], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["em", "adam"])
+def test_fit_learns_classes(method):
+    """Whether two signs are equal; by stochastic EM, and discriminatively by gradients."""
+    rng = np.random.default_rng(0)
+    signs, spn = rng.choice([-1, 1], [1000, 4]), RatSpn(EXPLICIT, 4, 4, **BOUNDS, num_classes=2)
+    x, labels = rng.normal(signs, 0.4), signs[:, 1] == signs[:, 2]
+    spn.leaf_layer.mean.assign(rng.normal(size=spn.leaf_layer.mean.shape))
+    options = {"method": keras.optimizers.Adam(0.05), "discriminative": 1.0}
+    history = fit(spn, x, labels, batch_size=100, **(options if method == "adam" else {}))
+    guess = np.argmax(spn.class_log_prob(x), axis=1)
+    assert history[-1] > history[0] and np.mean(guess == labels) > 0.95
+
+
+@pytest.mark.parametrize("name", ["explicit", "bernoulli", "classes"])
+def test_a_loaded_copy_and_a_compiled_function_give_the_same(name, tmp_path):
+    spn = make(name)
+    x, observed, _ = evidence(spn)
+    keras.Sequential([keras.Input(x.shape[1:]), spn]).save(tmp_path / "a.keras")
+    copy = keras.models.load_model(tmp_path / "a.keras").layers[0]
+    expected = spn.class_log_prob(x, observed)
+    np.testing.assert_array_equal(copy.class_log_prob(x, observed), expected)
+    compiled = tf.function(spn.class_log_prob, jit_compile=True)(x, observed)
+    np.testing.assert_allclose(compiled, expected, rtol=1e-12)
 
 
 def test_the_example_in_the_documentation_runs():

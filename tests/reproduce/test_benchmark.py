@@ -33,14 +33,7 @@ def test_a_child_measures_once_for_every_line(monkeypatch, capsys):
     assert progress == ["ready", "done", "done"] and CASE.items() <= result.items()
     assert result["epoch_s"] == pytest.approx(30_000 * result["step_ms"] / 1e3)
     share = result["step_gflop"] / result["matmul_gflops"] / result["step_ms"] * 1e3
-    assert result["share_of_matmul_rate"] == pytest.approx(share)
-    assert 0 < share < 1
-
-
-def test_matrix_products_are_counted():
-    multiply = tf.function(lambda a, b: tf.matmul(a, b, transpose_a=True), jit_compile=True)
-    compiler_ir = multiply.experimental_get_compiler_ir(tf.zeros([5, 7, 3]), tf.zeros([5, 7, 11]))
-    assert benchmark.matmul_flop(compiler_ir(stage="hlo")) == 2 * 5 * 3 * 7 * 11
+    assert result["share_of_matmul_rate"] == pytest.approx(share) and 0 < share < 1
 
 
 def test_children_take_turns_in_their_trees(monkeypatch, tmp_path):

@@ -28,8 +28,7 @@ def test_methods_find_discs_that_touch():
 def test_the_script_tunes_others_trains_ours_and_writes_a_record(monkeypatch, tmp_path):
     pair = np.uint8(200 * ~DISCS), BOXES  # dark ones
     monkeypatch.setattr(pictures, "make_sets", lambda sizes: {"coins": [[pair], [pair]]})
-    grid = {pictures.watershed: ((0.1,), (0,), (4,), (10,))}
-    monkeypatch.setattr(pictures, "GRIDS", grid)
+    monkeypatch.setattr(pictures, "GRIDS", {pictures.watershed: ((0.1,), (0,), (4,), (10,))})
     code = SimpleNamespace(returncode=0)
     monkeypatch.setattr(pictures.common, "commit", lambda: "abc")
     monkeypatch.setattr(pictures.subprocess, "run", lambda *_, **__: code)
@@ -37,13 +36,12 @@ def test_the_script_tunes_others_trains_ours_and_writes_a_record(monkeypatch, tm
     found = SimpleNamespace(detect=lambda images: SimpleNamespace(boxes=[BOXES[:1]]))
     monkeypatch.setattr(pictures.supair, "load", lambda run: found)
     (tmp_path / "record.json").write_text('{"sets": {"blobs": 7}}')
-    options = ["--quick", "--runs", str(tmp_path), "--json", str(tmp_path / "record.json")]
-    assert pictures.main([*options, "--sets", "coins"]) == 0
+    options = f"--quick --sets coins --runs {tmp_path} --json {tmp_path}/record.json".split()
+    assert pictures.main(options) == 0
     sets = json.loads((tmp_path / "record.json").read_text())["sets"]
-    rows, kept = sets["coins"], sets["blobs"]
-    assert kept == 7 and rows["commit"] == "abc"
+    assert sets["blobs"] == 7 and (rows := sets["coins"])["commit"] == "abc"
     assert rows["watershed"]["settings"][0] is True and rows["watershed"]["f1"] == 1
     assert rows["SuPAIR 0"]["f1"] == 0.667 and rows["SuPAIR 0"]["train_seconds"] == 7
     code.returncode = 1
     with pytest.raises(ConfigError, match="seed0"):
-        pictures.main([*options, "--sets", "coins"])
+        pictures.main(options)

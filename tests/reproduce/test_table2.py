@@ -1,7 +1,6 @@
 """Table 2 on logs written by hand, and a quick run of tiny models."""
 
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from tiny_reproduce import row, write_run
 
 from reproduce import table2, train
 from reproduce.experiments import Experiment
-from reproduce.records import Record, read_record
+from reproduce.records import Record
 
 OPTIONS = ["--models", "supair", "--datasets", "sprites", "--epochs", "2"]
 ENDS = [(156, 1.0), (312, 2.0)]  # steps and epochs of a run on Sprites
@@ -114,16 +113,6 @@ def test_a_quick_run_shows_published_and_quick_without_a_verdict(small, capsys, 
     last = [cell.strip("*") for cell in last]
     assert last[1:5] == ["99.2", f"{100 * result['accuracy']:.1f}", "5022", f"{result['elbo']:.0f}"]
     assert multi_mnist["dataset"] == "multi_mnist" and list(multi_mnist["results"]) == ["quick"]
-
-
-def test_every_recorded_seed_of_this_repository_is_shown_or_named():
-    """Also of a recipe that is not today's."""
-    options, variants = table2.parse(["--recorded"]), [("supair", "robust"), ("air", "paper")]
-    rows = table2.collect(options, variants, ["sprites"])
-    for model, recipe in variants:
-        found = [one.results["recorded"] for one in rows if one.model == model]
-        shown = [*dict.fromkeys(itertools.chain(*found))]  # at 20 epochs, and at convergence
-        assert shown == [*read_record(model, recipe, "sprites").rows]
 
 
 def test_the_readme_has_the_table_of_the_recorded_runs(capsys):
