@@ -22,6 +22,7 @@ if str(ROOT) not in sys.path:
 
 from data import DataError  # noqa: E402
 from supair import cli  # noqa: E402
+from supair.cli import positive  # noqa: E402
 from supair.config import ConfigError  # noqa: E402
 from supair.run import read_whole, write_whole  # noqa: E402
 
@@ -85,13 +86,6 @@ def _json_file(key: str, text: str) -> Path:
         if not there or not path.is_symlink() and key in json.loads(read_whole(path)):
             return path
     raise argparse.ArgumentTypeError(f"{path}: there already, and not written by this script")
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
-    return int(text)
 
 
 def dask_address(text: str) -> str:

@@ -61,6 +61,9 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
         content = json.loads(run.read_whole(about))
         provenance = {int(seed): value for seed, value in content["provenance"].items()}
         record = Record(content["configuration"], {seed: [] for seed in provenance}, provenance)
+        experiment = record.configuration["experiment"]
+        if experiment != {"model": model, "dataset": dataset, "recipe": recipe}:
+            raise ConfigError(f"expected the runs of its name, found those of {experiment}")
         log_every, place = record.configuration["training"]["log_every"], path
         lines = run.read_whole(path).decode().splitlines()
         table = csv.DictReader(lines, restkey="", restval="missing", strict=True)
@@ -98,7 +101,8 @@ def _value(name: str, text: str):
         return text or None
     value = json.loads(text)
     kinds = (int,) if name in ("seed", "step") else (int, float)
-    if type(value) not in kinds or not math.isfinite(value):
+    most = 1 if name == "accuracy" else 1e30
+    if type(value) not in kinds or not math.isfinite(value) or value > most:
         raise ConfigError(f"{name}: expected a number, found {text}")
     return value
 

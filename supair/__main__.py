@@ -6,9 +6,6 @@ python -m supair detect --model RUN --images FOLDER_OR_FILE --output DIR
     count and box them
 python -m supair suggest --images FOLDER_OR_FILE
     say what `train` would take them for
-
-Images are a picture or a folder of pictures (PNG, JPEG, TIFF, BMP, WebP), or an array [n, height,
-width] or [n, height, width, 3] of an .npy, .npz or HDF5 file.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ import hashlib
 import inspect
 import itertools
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -35,10 +33,9 @@ from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
 from supair.detect.tiles import FITS, tile_overlap
 from supair.metrics import box_iou
-from supair.scenes import InMemoryScenes
+from supair.scenes import split
 
 LEAST_EPOCH = 250  # steps; a set that has fewer is gone through several times an epoch
-HELD_OUT = 0.1, 1000  # share of the scenes that the bound is measured on, and at most how many
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,14 +97,15 @@ def train(arguments: argparse.Namespace) -> int:
 def detect(arguments: argparse.Namespace) -> int:
     """Count and box the objects in images.
 
-    counts.csv    of each image its count, how sure that is (confidence: q(N = n), multiplied over
-                  the scenes that the image was cut into), and why it may be wrong (warning)
+    counts.csv    of each image its count, how sure that is (confidence: q(N = n) before --min-score,
+                  multiplied over the scenes of an image), and why it may be wrong (warning)
     boxes.csv     of each object left, top, width and height in pixels, log_ratio (in nats, how much
                   better the object model explains the box's pixels than the background model), and
                   score (q(N >= i) of the step i that found it, times sigmoid(log_ratio))
     boxes.json    the same, as COCO has it
     index.html    what was found, to be looked at; and overlays/, contact_sheet.png
     """
+    require(0 <= arguments.min_score <= 1, "--min-score from 0 to 1", arguments.min_score)
     report.check_output(arguments.output, arguments.images)
     directory = find_model(arguments.model)
     images = read_images(arguments.images, arguments.array, arguments.counts)
@@ -137,11 +135,11 @@ def detect(arguments: argparse.Namespace) -> int:
 
 def suggest(arguments: argparse.Namespace) -> int:
     """Say which options `train` would take for images, and draw the smallest and largest box."""
+    require(not os.path.lexists(arguments.output), f"a new --output {arguments.output}", "a file")
     images = read_images(arguments.images, arguments.array, arguments.counts)
     sizes, layout, preparation, _ = _plan(arguments, images)
     few = itertools.islice(preparation.scenes(images), 2000)
     noise, *_ = suggestions.suggest_variances(np.stack([scene for scene, _ in few]))
-    require(not arguments.output.exists(), f"--output {arguments.output} to be new", "a file")
     suggestions.draw_suggestion(sizes, layout).save(arguments.output, "png")
     small, middle, large = sizes.quantiles
     print(
@@ -153,6 +151,8 @@ def suggest(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace, images: Images) -> tuple:
     """Sizes, Layout, Preparation and ModelConfig, as the options say and the images suggest."""
+    least, most = arguments.object_size or (1, 1)
+    require(0 < least <= most < 10_000, "--object-size MIN MAX above 0", (least, most))
     preparation, _ = Preparation().adapted(images, trained=False)
     sizes = suggestions.find_sizes(images, preparation)
     told = arguments.fit, arguments.side, arguments.object_size, arguments.max_objects
@@ -167,15 +167,6 @@ def _plan(arguments: argparse.Namespace, images: Images) -> tuple:
     return sizes, layout, dataclasses.replace(preparation, **changes), config
 
 
-def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
-    """Scenes in random order, and some of them held out; all are both if they are few."""
-    order = np.random.default_rng(seed).permutation(len(scenes))
-    held_out = min(HELD_OUT[1], int(HELD_OUT[0] * len(scenes)))
-    parts = {"train": order[held_out:], "test": order[:held_out] if held_out else order}
-    counts_of = dict.fromkeys(parts) if counts is None else {n: counts[parts[n]] for n in parts}
-    return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}
-
-
 def _histogram(numbers) -> str:
     return ", ".join(f"{number} with {count}" for count, number in enumerate(numbers) if number)
 
@@ -183,9 +174,8 @@ def _histogram(numbers) -> str:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supair", description=__doc__, formatter_class=raw)
-    names = "train | detect | suggest"
-    commands = parser.add_subparsers(required=True, metavar=names, help="each has -h")
-    number = {"type": _at_least_1, "metavar": "N"}
+    commands = parser.add_subparsers(required=True, metavar="train|detect|suggest", help="have -h")
+    number = {"type": cli.positive, "metavar": "N"}
     pair = {"type": float, "nargs": 2, "metavar": ("MIN", "MAX")}
     of_images = "a folder of pictures, a picture, or a file of arrays (.npy, .npz, HDF5)"
     for function in (train, detect, suggest):
@@ -219,12 +209,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     option("--seed", type=int, default=0, help="of weights, structures, order, noise (default: 0)")
     option("--no-xla", dest="xla", action="store_false", help="do not compile (slower)")
     return parser.parse_args(argv)
-
-
-def _at_least_1(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
-    return int(text)
 
 
 def command() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -44,6 +45,13 @@ class _Log:
 log = _Log()
 
 
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
+    return int(text)
+
+
 def run(main: Callable[[], int], *errors: type[Exception]) -> None:
     """Call a command's main function, and exit with its code or a line about what is wrong.
 
@@ -62,6 +70,9 @@ def run(main: Callable[[], int], *errors: type[Exception]) -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: no other file shall get its descriptor
             setattr(sys, name, open(os.devnull, mode))
+    for stream in {sys.stdout, sys.__stdout__} - {None}:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # it may not have all letters
     sys.meta_path.insert(0, log)
     try:
         code = main()

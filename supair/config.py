@@ -115,8 +115,6 @@ class ModelConfig:
         _require_integers(self, 1, "scene_size", "num_steps", "lstm_units", "hidden_units")
         _require_integers(self, 2, "patch_size")
         patch, scene = self.patch_size, self.scene_size
-        size = 4 * (scene**2 + self.lstm_units) * self.lstm_units + 10**6 * self.num_steps
-        require(size < 2**28, "fewer scene pixels, LSTM units or steps", f"{size:.0e}")
         require(patch <= scene, f"patch_size at most scene_size {scene}", patch)
         for low, high in (("scale_min", "scale_max"), ("aspect_min", "aspect_max")):
             bounds = getattr(self, low), getattr(self, high)
@@ -127,6 +125,10 @@ class ModelConfig:
             require(abs(getattr(self, name)) < LARGEST, f"a finite {name}", getattr(self, name))
         kinds = isinstance(self.object, SpnConfig), isinstance(self.background, SpnConfig | None)
         require(all(kinds), "SpnConfigs as object and background", (self.object, self.background))
+        size = 4 * (scene**2 + self.lstm_units) * self.lstm_units + 10**6 * self.num_steps
+        for pixels, spn in ((patch**2, self.object), (scene**2, self.background)):
+            size += 20 * pixels * spn.num_components * spn.repetitions if spn else 0
+        require(size < 2**28, "fewer scene pixels, LSTM units, steps or components", f"{size:.0e}")
 
 
 @dataclass(frozen=True)

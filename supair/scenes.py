@@ -72,3 +72,12 @@ def read_levels(images) -> tuple[np.ndarray, int]:
 def require_side(images, side: int) -> None:
     """Refuse a batch of scenes of another size with a ConfigError."""
     require(images.shape[1:] == (side, side), f"scenes [batch, {side}, {side}]", images.shape)
+
+
+def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
+    """Scenes in random order, and a tenth, at most 1000, held out; all are both if they are few."""
+    order, held_out = np.random.default_rng(seed).permutation(len(scenes)), len(scenes) // 10
+    order = np.split(order, [min(1000, held_out)])[::-1]
+    parts = dict(zip(("train", "test"), order if held_out else order[:1] * 2))
+    counts_of = dict.fromkeys(parts) if counts is None else {n: counts[parts[n]] for n in parts}
+    return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}

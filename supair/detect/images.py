@@ -158,16 +158,16 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
     require(name in good, f"--array {name} [n, height, width(, 1 or 3)] in the file", found)
     beside = f"{name.rpartition('/')[0]}/".lstrip("/")  # in the same group
     names = [beside + usual for usual in _COUNTS] if counts_name is None else [counts_name]
-    known = [key for key in names if key in arrays][:1]
+    size = arrays[name].shape[0]
+    known = [key for key in names if key in arrays and arrays[key].shape][:1]
     require(bool(known) or counts_name is None, f"--counts {counts_name} in the file", found)
     for key in (name, *known):
         shape, dtype, stored, _ = arrays[key]
         require(dtype.kind in "buif", f"{key} of numbers", dtype)
-        size = math.prod(shape) * dtype.itemsize
+        claimed = math.prod(shape) * dtype.itemsize
         claim = f"{shape} {dtype} in {stored} bytes"
-        require(0 < size <= max(2**30, _MOST_GROWTH * stored), f"{key} with its content", claim)
+        require(0 < claimed <= max(2**30, _MOST_GROWTH * stored), f"{key} with its content", claim)
         require(math.prod(shape[1:3]) <= _MOST_PIXELS, f"{key} of fewer pixels", shape)
-    size = arrays[name].shape[0]
     counts = [_as_counts(arrays[key].read(0, arrays[key].shape[0]), size, key) for key in known]
 
     def read(first: int, last: int) -> np.ndarray:
@@ -183,13 +183,14 @@ def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
     found = f"{values.shape} {values.dtype}"
     require(values.shape in ((size,), (size, 1)), f"{name} [{size}] or [{size}, 1]", found)
     values = values.reshape(size)
-    good = (values >= 0) & (values < 2**31) & (values == np.floor(values))  # false for nan
-    require(bool(good.all()), f"{name} of whole numbers from 0", values[~good][:3])
+    good = (values >= 0) & (values < 10**5) & (values == np.floor(values))  # false for nan
+    require(bool(good.all()), f"{name} of whole numbers from 0 to 99999", values[~good][:3])
     return values.astype(np.int64)
 
 
 def as_picture(array: np.ndarray, name: str) -> np.ndarray:
-    """Numbers as uint8, uint16 or float32; ConfigError if they are not finite."""
+    """Numbers as uint8, uint16 or float32; ConfigError if they are none, or not finite."""
+    require(array.dtype.kind in "buif" and array.size, f"{name} of numbers", array.dtype)
     if array.dtype.kind == "b":
         return np.uint8(255) * array
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
@@ -233,10 +234,11 @@ def _pixels(image: Image.Image, page: int) -> np.ndarray:
         return as_picture(np.asarray(image, np.uint16 if as_of_32 else None), "levels")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        levels = np.asarray(image.convert("L"), np.float32) - 127.5
-        bright = np.vdot(levels, np.asarray(image.getchannel("A"), np.float32)) > 0  # what shows
-        ground = Image.new("RGBA", image.size, "black" if bright else "white")
-        image = Image.alpha_composite(ground, image)
+        small = image.reduce(-(-max(image.size) // 1000))
+        levels = np.asarray(small.convert("L"), np.float32) - 127.5
+        bright = np.vdot(levels, np.asarray(small.getchannel("A"), np.float32)) > 0  # what shows
+        image, top = Image.new("RGBA", image.size, "black" if bright else "white"), image
+        image.alpha_composite(top)
     mode = "L" if image.mode in ("1", "L") or size > _MOST_COLOURED else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
@@ -250,7 +252,8 @@ def _open_folder(folder: Path) -> Images:
     images, labels, others = _open_pictures(pictures), {}, []
     for path in sorted({*there} - {*pictures}):
         with _errors_of(path):
-            found = _read_labels(path, images.names)
+            found = _read_labels(path, images.names) if path.is_file() else {}
+            require(not found.keys() & labels.keys(), "one file of counts and one of boxes", "two")
         labels.update(found)
         others += [] if found else [os.fsencode(path.name).decode(errors="replace")]
     if others:
@@ -276,10 +279,13 @@ def _read_labels(path: Path, names: list[str]) -> dict[str, Any]:
         if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
             return {}
         name_of = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
-        rows = [(name_of[found["image_id"]], found["bbox"]) for found in content["annotations"]]
+        require({*names} <= {*name_of.values()}, "all the folder's images", [*name_of.values()][:3])
+        found = [one for one in content["annotations"] if not one.get("iscrowd")]
+        rows = [(name_of[one["image_id"]], one["bbox"]) for one in found]
     of_image: dict[str, list] = {name: [] for name in names}
     for name, values in rows:
-        of_image.setdefault(name, []).append(values)
+        require(name in of_image, "an image of the folder's", name)
+        of_image[name].append(values)
     if path.name != "counts.csv":
         return {"boxes": [np.array(of_image[name], float).reshape(-1, 4) for name in names]}
     wrong = [name for name in names if len(of_image[name]) != 1]
@@ -341,11 +347,12 @@ def _measure(pieces: list[np.ndarray], step: float, inverted: bool | None) -> Le
     black, ground, white = map(float, np.quantile(pixels, [0.001, middle, 0.999]))
     if white - black < (high - low) / 2:  # objects may be smaller than a thousandth
         black, white = low, high
-    return Levels(round(black, 6), round(white, 6), ground > (black + white) / 2)
+    rounded = (float(f"{level:.6g}") for level in (black, white))
+    return Levels(*rounded, ground > (black + white) / 2)
 
 
 def _pieces(picture: np.ndarray, most: int) -> list[np.ndarray]:
-    """Grey levels of squares of an image, evenly spread, or of all of it."""
+    """Grey levels of squares of an image, or of all of it."""
     rows, columns = (range(0, length, _PIECE) for length in picture.shape[:2])
     corners = sample([(y, x) for y in rows for x in columns], most)
     return [luminance(picture[y : y + _PIECE, x : x + _PIECE]) for y, x in corners]
@@ -433,5 +440,6 @@ class Preparation:
 
 
 def sample(things: Sequence, most: int) -> Sequence:
-    """At most so many of them, evenly spaced."""
-    return things[:: -(-len(things) // most)]
+    """At most so many of them in their order, chosen at random, always the same."""
+    numbers = np.random.default_rng(0).permutation(len(things))[:most]
+    return [things[number] for number in np.sort(numbers)]

@@ -43,7 +43,10 @@ class Detector(NamedTuple):
             images = read_images(Path(images))
         else:
             names = [f"image {number}" for number in range(len(images))]
-            images = Images(names, [as_picture(np.asarray(x), n) for x, n in zip(images, names)])
+            pictures = [as_picture(np.asarray(x), n) for x, n in zip(images, names)]
+            good = {2} == {p[..., 0].ndim if p.shape[2:] == (3,) else p.ndim for p in pictures}
+            require(good, "images [height, width] or [height, width, 3]", len(pictures))
+            images = Images(names, pictures)
         found, _ = detect(self.model, self.preparation, images, levels)
         boxes, scores = [image.boxes for image in found], [image.score for image in found]
         return Detections(np.array([len(few) for few in boxes]), boxes, scores)

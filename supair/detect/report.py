@@ -21,7 +21,8 @@ from supair.config import ConfigError
 from supair.detect.images import Images, as_levels, level_step, luminance
 from supair.run import write_whole
 
-_RESULTS = ["boxes.csv", "boxes.json", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
+# The first tells that all are ours, so it comes first and goes last.
+_RESULTS = ["boxes.json", "boxes.csv", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
 _PARTIAL = ".supair-partial."  # begins the name of a folder of results that are being written
 _FORMULA = tuple("=+-@\t\r")  # a cell that begins so would be run by a spreadsheet
 _COLOURS = "#440154 #3b528b #21918c #5ec962 #fde725".split()  # of scores, by fifths from 0 to 1
@@ -56,14 +57,15 @@ def check_output(directory: Path, images: Path | None = None) -> None:
         raise ConfigError(f"{option}: holds the images, or is no folder; choose another")
     try:
         content = json.loads((directory / "boxes.json").read_bytes())
-        drawn = {image.get("overlay") for image in content["images"]}
+        content["info"]["warnings"]  # which other programs do not write
+        ours = {*_RESULTS, *(image.get("overlay") for image in content["images"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        drawn = set()
+        ours = set()
     folder = directory / "overlays"
     for path in sorted([*directory.glob("*"), *folder.glob("*")]):
         name, left = path.relative_to(directory).as_posix(), path.name.startswith(_PARTIAL)
         good = path.is_dir() if left or path == folder else path.is_file()
-        if path.is_symlink() or not good or not (left or name in {*_RESULTS, *drawn}):
+        if path.is_symlink() or not good or not (left or name in ours):
             raise ConfigError(f"{option}: holds {name}, which is no result; choose another folder")
 
 
@@ -82,7 +84,7 @@ def write_results(directory: Path, images: Images, detections, doubts=(), overla
         _write_tables(new, images.names, detections, doubts, drawn)
         _write_page(new / "index.html", images.names, detections, doubts, drawn)
         check_output(directory)  # what came while pictures were drawn
-        moves = [(directory / n, old / n) for n in _RESULTS if (directory / n).exists()]
+        moves = [(directory / n, old / n) for n in _RESULTS[::-1] if (directory / n).exists()]
         moves += [(new / n, directory / n) for n in _RESULTS]
         try:
             for source, target in moves:

@@ -33,6 +33,7 @@ class Detection(NamedTuple):
     width: np.ndarray  # [objects], 0 for the least that the model can give a box, 1 for the largest
     confidence: float  # q(N = n) of the counts n in the image's scenes, their product
     empty: float  # share of its scenes in which nothing is found, 0 if these are few
+    full: float  # share of its scenes in which every step of the model finds something
     uniform: bool  # whether there is nothing to be seen
     size: tuple[int, int]  # (width, height) in pixels
 
@@ -87,7 +88,7 @@ def detect(model, preparation: Preparation, images: Images, levels="auto", min_s
                 boxes, rest = np.split(values[k, present[k], 1:], [4], axis=1)
                 boxes, scene = window.to_image(boxes), np.full([len(boxes), 1], len(parts[number]))
                 rows = np.hstack([window.clip(boxes), rest, scene])[window.owns(boxes)]
-                parts[number].append((rows, sure[k], seen[k], window.size))
+                parts[number].append((rows, sure[k], seen[k], present[k].all(), window.size))
             progress.update(len(batch))
     detections = [_put_together(*zip(*of_image), min_score) for of_image in parts]
     doubts = find_doubts(detections)
@@ -97,7 +98,7 @@ def detect(model, preparation: Preparation, images: Images, levels="auto", min_s
     return detections, doubts
 
 
-def _put_together(rows, sure, seen, sizes, min_score: float) -> Detection:
+def _put_together(rows, sure, seen, full, sizes, min_score: float) -> Detection:
     """What an image's scenes give: for each object box, score, log_ratio, width and the number of
     the scene, [objects, 8]; and the rest for each scene."""
     table = np.concatenate(rows)
@@ -106,7 +107,7 @@ def _put_together(rows, sure, seen, sizes, min_score: float) -> Detection:
     score, log_ratio, width = table[keep, 4:7].T
     tiles = [len(of_scene) == 0 for of_scene, saw in zip(rows, seen) if saw]
     empty = np.mean(tiles) if len(tiles) >= _FEW else 0.0
-    of_image = float(np.prod(sure)), float(empty), not any(seen), sizes[0]
+    of_image = float(np.prod(sure)), float(empty), np.mean(full), not any(seen), sizes[0]
     return Detection(table[keep, :4], score, log_ratio, width, *of_image)
 
 
@@ -117,6 +118,8 @@ def find_doubts(detections: list[Detection]) -> list[Doubt]:
     doubts = [Doubt("uniform, so without objects", uniform)] if uniform else []
     if empty := [n for n in everywhere if detections[n].empty > _MOST]:
         doubts.append(Doubt("most tiles are empty; objects may be of other sizes", empty))
+    if full := [n for n in everywhere if detections[n].full > _MOST]:
+        doubts.append(Doubt("every box of the model is in use; objects may be more, or none", full))
     counts = [len(found.boxes) for found in detections if not found.uniform]
     if len(set(counts)) == 1 and (counts[0] == 0 or len(counts) >= _FEW):
         doubts.append(Doubt(f"the same count, {counts[0]}, throughout", everywhere))

@@ -163,7 +163,7 @@ def suggest_variances(scenes: np.ndarray) -> tuple[float, tuple, tuple]:
     The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
     makes a variance of 0.025, less than what was added, because it was cut off at black.
     """
-    few = sample(scenes, 2000).reshape(-1, scenes[0].size) / np.float32(255)
+    few = np.array(sample(scenes, 2000)).reshape(-1, scenes[0].size) / np.float32(255)
     deviation = np.median(np.abs(few - np.median(few, axis=1, keepdims=True)), axis=1)
     noise = float(np.median(1.4826 * deviation)) ** 2  # as of a Gaussian's standard deviation
     share = min(1.0, noise / 0.025)

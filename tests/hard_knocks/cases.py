@@ -29,8 +29,8 @@ from tests.hard_knocks import harness as h
 READERS = {  # what uses the files that `prepare` puts in a folder
     "scenes.h5": lambda folder: data.store.read(folder / "scenes.h5"),
     "mnist.npz": lambda folder: data.scenes.load_mnist(folder / "mnist.npz"),
-    "a-b-c.csv": lambda folder: records.read_record("a", "b", "c", folder),
-    "a-b-c.json": lambda folder: records.read_record("a", "b", "c", folder),
+    "air-paper-sprites.csv": lambda folder: records.read_record("air", "paper", "sprites", folder),
+    "air-paper-sprites.json": lambda folder: records.read_record("air", "paper", "sprites", folder),
     "figure4_boxes.npz": lambda folder: records.read_boxes("sprites", folder),
 }
 OF_RUN = "run/config.json", "run/log.jsonl", "run/checkpoints/epoch-00001.safetensors"
@@ -57,8 +57,8 @@ def prepare(folder: Path) -> None:
     os.rename(next((folder / "data").iterdir()), folder / "scenes.h5")
     np.savez(folder / "mnist.npz", x_train=PIXELS[None, :28, :28], x_test=PIXELS[None, :28, :28])
     shutil.copy(records.RECORDED / records.BOXES, folder)
-    for path in records.RECORDED.glob("supair-robust-noisy_mnist.*"):
-        shutil.copy(path, folder / f"a-b-c{path.suffix}")
+    for path in records.RECORDED.glob("air-paper-sprites.*"):
+        shutil.copy(path, folder)
     (folder / "pictures").mkdir()
     for kind in ("png", "tiff"):
         Image.fromarray(PIXELS).save(folder / "pictures" / f"a.{kind}")
@@ -159,7 +159,7 @@ def damage_others(folder: Path, rng: Random, times: int) -> None:
 # Shell commands that run "$@", a training, in an odd environment; $0 is its folder.
 VARIABLES = """HOME=/nowhere,HOME=/proc,TMPDIR=/nowhere,LC_ALL=C,LC_ALL=tr_TR.UTF-8,LC_ALL=xx_XX,
 LC_ALL=POSIX PYTHONCOERCECLOCALE=0 PYTHONUTF8=0,PYTHONIOENCODING=latin-1,KERAS_BACKEND=torch,
-TF_USE_LEGACY_KERAS=1,PYTHONOPTIMIZE=2,PYTHONHASHSEED=7,PYTHONDEVMODE=1,TF_CPP_MIN_LOG_LEVEL=0,
+TF_USE_LEGACY_KERAS=1,PYTHONOPTIMIZE=1,PYTHONHASHSEED=7,PYTHONDEVMODE=1,TF_CPP_MIN_LOG_LEVEL=0,
 CUDA_VISIBLE_DEVICES=,COLUMNS=1 TERM=dumb,TZ=Nowhere/Nothing,OMP_NUM_THREADS=1"""
 ODD = [f'{variables.strip()} "$@"' for variables in VARIABLES.split(",")]
 ODD += ['"$@" <&-', '"$@" >&-', '"$@" 2>&-', '"$@" <&- >&- 2>&-', 'env -u HOME "$@"']

@@ -79,7 +79,7 @@ def test_command_line_refuses_what_cannot_work(tmp_path, train):
     for options, named in (
         (["--side", "13"], "13 x 13"),
         (["--seed", "-1"], "seed"),
-        (["--object-size", "5", "2"], "scale_min"),
+        (["--object-size", "5", "2"], "--object-size"),
         (["--fit", "tile", "--side", "10"], "--side"),
         (["--output", str(tmp_path)], "--output"),
         (["--images", str(tmp_path / "missing")], "missing"),

@@ -18,7 +18,7 @@ from supair.detect.results import Detection, Doubt
 SQUARES = tiny.scenes(60)
 IMAGES = Images([f"{n}.jpg" for n in range(60)], SQUARES.images, None)
 FOUND = [
-    Detection(box[:n], np.full(n, 0.9), np.full(n, -1.25), np.zeros(n), 0.5, 0.0, False, (12, 9))
+    Detection(box[:n], np.full(n, 0.9), np.full(n, -1.25), np.zeros(n), 0.5, 0, 0, False, (12, 9))
     for n, box in zip(SQUARES.counts, SQUARES.boxes)
 ]
 

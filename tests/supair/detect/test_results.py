@@ -77,7 +77,7 @@ def test_the_log_ratio_is_by_how_much_an_object_explains_the_scene_better():
 
 def found(number=1, width=0.5, uniform=False):
     ones, boxes = np.ones(number), np.tile([1.0, 2, 3, 4], [number, 1])
-    return Detection(boxes, ones, ones, width * ones, 1.0, 0.0, uniform, (12, 12))
+    return Detection(boxes, ones, ones, width * ones, 1.0, 0.0, 0.0, uniform, (12, 12))
 
 
 @pytest.mark.parametrize(
