@@ -97,8 +97,8 @@ def train(arguments: argparse.Namespace) -> int:
 def detect(arguments: argparse.Namespace) -> int:
     """Count and box the objects in images.
 
-    counts.csv    of each image its count, how sure that is (confidence: q(N = n) before --min-score,
-                  multiplied over the scenes of an image), and why it may be wrong (warning)
+    counts.csv    of each image its count, how sure that is (confidence: q(N = n) multiplied over
+                  an image's scenes, before --min-score), and why it may be wrong (warning)
     boxes.csv     of each object left, top, width and height in pixels, log_ratio (in nats, how much
                   better the object model explains the box's pixels than the background model), and
                   score (q(N >= i) of the step i that found it, times sigmoid(log_ratio))
