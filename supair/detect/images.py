@@ -332,10 +332,9 @@ class Levels(NamedTuple):
 
 
 def _measure(pieces: list[np.ndarray], step: float, inverted: bool | None) -> Levels | None:
-    """Levels for pieces [height, width] of images: all pixels but a thousandth at either end are
-    stretched, and images that are mostly bright are inverted, or if more than seven tenths are
-    where it is known that others are not.  None if there is nothing in them: levels, smoothed, span
-    at most three steps or twice the noise, of which smoothing leaves an eighth."""
+    """Levels for pieces [height, width] of images: all but a thousandth of the pixels at either end
+    are stretched, and mostly bright images inverted (seven tenths where others are not).  None if
+    smoothed levels span at most three steps or twice the noise: smoothing leaves it an eighth."""
     smooth = [gaussian_filter(piece, 2) for piece in pieces]
     low, high = float(min(map(np.min, smooth))), float(max(map(np.max, smooth)))
     changes = np.concatenate([np.diff(piece).ravel() for piece in pieces])

@@ -160,8 +160,8 @@ def suggest_variances(scenes: np.ndarray) -> tuple[float, tuple, tuple]:
     """The noise's variance in scenes [n, side, side] uint8, and for it the variance bounds of the
     object and the background model, between the paper's for clean scenes and those for Noisy-MNIST.
 
-    The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST that
-    makes a variance of 0.025, less than what was added, because it was cut off at black.
+    The noise is by how much most pixels of a scene differ from its median; on Noisy-MNIST a
+    variance of 0.025, less than what was added and cut off at black.
     """
     few = np.array(sample(scenes, 2000)).reshape(-1, scenes[0].size) / np.float32(255)
     deviation = np.median(np.abs(few - np.median(few, axis=1, keepdims=True)), axis=1)

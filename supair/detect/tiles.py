@@ -56,21 +56,24 @@ class Window(NamedTuple):
 def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
     """An image [height, width] as one scene [side, side]: its longer side fits, and its
     median fills the rest."""
-    small, zoom_x, zoom_y = _zoom(levels, side / max(levels.shape))
-    height, width = small.shape
+    longer = max(levels.shape)
+    height, width = shape = tuple(max(1, round(side / longer * n)) for n in levels.shape)
+    zoom_y, zoom_x = np.divide(levels.shape, shape)
     top, left = (side - height) // 2, (side - width) // 2
     scene = np.full([side, side], np.median(levels), np.float32)
-    scene[top : top + height, left : left + width] = small
+    scene[top : top + height, left : left + width] = _rows(levels, shape, 0, height)
     return scene, Window(-left * zoom_x, -top * zoom_y, zoom_x, zoom_y, levels.shape[::-1])
 
 
-def _zoom(levels: np.ndarray, zoom: float) -> tuple[np.ndarray, float, float]:
-    """An image in another size, and how large its pixels are in the one that it was."""
-    height, width = (max(1, round(zoom * length)) for length in levels.shape)
-    by = levels.shape[1] / width, levels.shape[0] / height
-    if (height, width) != levels.shape:
-        levels = Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(levels), *by
+def _rows(levels: np.ndarray, shape: tuple[int, ...], first: int, last: int) -> np.ndarray:
+    """Some rows of an image [height, width] resized to the shape, of which no more is made."""
+    if shape == levels.shape:
+        return levels[first:last]
+    by = levels.shape[0] / shape[0]
+    above = max(0, int((first - 1) * by) - 1)
+    near = Image.fromarray(levels[above : int((last + 1) * by) + 2])
+    box = 0, first * by - above, levels.shape[1], min(last * by - above, near.height)
+    return np.asarray(near.resize((shape[1], last - first), Image.Resampling.BILINEAR, box))
 
 
 def cut_tiles(
@@ -83,18 +86,18 @@ def cut_tiles(
     both find, `drop_doubles` keeps one.
     """
     stride, margin, slack = side - overlap, overlap // 2, overlap / 32
-    size, (levels, zoom_x, zoom_y) = levels.shape[::-1], _zoom(levels, zoom)
-    height, width = levels.shape
-    ground = np.median(levels[:: -(-height // _SAMPLE), :: -(-width // _SAMPLE)])
-    for top in range(0, height, stride):
-        for left in range(0, width, stride):
-            y, x = top - margin, left - margin
-            inside = levels[max(y, 0) : y + side, max(x, 0) : x + side]
+    shape, size = tuple(max(1, round(zoom * n)) for n in levels.shape), levels.shape[::-1]
+    (height, width), (zoom_y, zoom_x) = shape, np.divide(levels.shape, shape)
+    ground = np.median(levels[:: -(-size[1] // _SAMPLE), :: -(-size[0] // _SAMPLE)])
+    for y in range(-margin, height - margin, stride):
+        strip = _rows(levels, shape, max(y, 0), min(y + side, height))
+        for x in range(-margin, width - margin, stride):
+            inside = strip[:, max(x, 0) : x + side]
             scene = np.full([side, side], ground, np.float32)
             scene[max(-y, 0) :, max(-x, 0) :][: len(inside), : inside.shape[1]] = inside
-            first = (left - slack) * zoom_x, (top - slack) * zoom_y
-            last = (left + stride + slack) * zoom_x, (top + stride + slack) * zoom_y
-            yield scene, Window(x * zoom_x, y * zoom_y, zoom_x, zoom_y, size, (*first, *last))
+            start = np.array([x, y]) + margin - slack
+            core = np.multiply([*start, *(start + stride + 2 * slack)], [zoom_x, zoom_y] * 2)
+            yield scene, Window(x * zoom_x, y * zoom_y, zoom_x, zoom_y, size, tuple(core))
 
 
 def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 Scenes are [batch, B, B] in [0, 1]; a `seed` is a pair of integers.  Samples follow the SPNs' sums;
 their leaves give means unless `leaf_noise` is asked for, because the variances that make the model
-work are far larger than those of clean images.  Patches are bilinear crops, whatever likelihood the
-model was trained with.
+work are far larger than those of clean images.  Patches are bilinear crops.
 """
 
 from __future__ import annotations
@@ -117,8 +116,7 @@ def importance_bound(model: SuPAIR, images, samples: int, seed: int = 0):
 
     log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), where p sums N out
     exactly.  It bounds what the ELBO bounds: log p(x) but for p(N), which is not normalised, and
-    p(z_where), which is left out; and a density of pixels only for an `ExactSuPAIR`, because
-    equation 7 scales the objects'.
+    p(z_where), left out; a density of pixels for an `ExactSuPAIR` alone (equation 7 has a scale).
     """
     log_ratios = []
     for index in range(samples):

@@ -139,6 +139,7 @@ BAD = {  # how it is made, and what is named beside the path
     "no number": (lambda path: as_folder(path, "000.png,1\n001.png,x\n"), "counts.csv"),
     "negative": (lambda path: as_folder(path, "000.png,1\n001.png,-1\n"), "counts.csv"),
     "twice": (lambda path: as_folder(path, "000.png,1\n000.png,1\n001.png,0\n"), "counts.csv"),
+    "unknown": (lambda path: as_folder(path, "000.png,1\n001.png,1\nb.png,0\n"), "b.png"),
     "missing.npz": (lambda path: None, ""),
     "cut_off.png": (lambda path: path.write_bytes(b"\x89PNG"), ""),
     "cut_off.npz": (lambda path: path.write_bytes(b"PK\x03\x04"), ""),
