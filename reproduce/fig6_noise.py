@@ -19,7 +19,6 @@ import numpy as np
 from reproduce.experiments import TITLES, Experiment
 from reproduce.train import load, train_missing
 from supair.config import PAPER_EPOCHS
-from supair.detect.load import load_model
 from supair.run import load_weights, read_configuration
 
 PRETRAINED = common.ROOT / "reproduce" / "pretrained"
@@ -64,6 +63,8 @@ def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, 
     """A trained model and its age in epochs."""
     if options.pretrained:
         folder = PRETRAINED / experiment.dataset
+        from supair.detect.load import load_model  # brings SciPy
+
         return load_model(folder)[0], read_configuration(folder, "run.json").get("epoch", 0)
     rows, model = experiment.read_rows(options.runs, with_tensors=True), experiment.build()
     load_weights(model, options.runs / experiment.path)

@@ -16,7 +16,6 @@ from data import DATASETS
 from reproduce import fig6_noise
 from reproduce.experiments import TITLES
 from reproduce.fig6_noise import PRETRAINED, Row
-from supair.detect.load import load_model
 
 COLUMNS, SCENES = 8, 500  # of the figure; for bounds and likelihoods
 BOUNDS, SHIFTS = (1, 10, 50), 20  # samples of bounds, and of equation 6's assignments
@@ -110,6 +109,7 @@ def examples(model, scenes, digits: np.ndarray, rng: np.random.Generator) -> dic
 
 def take_apart(dataset: str, options) -> list[Row]:
     """Rows of a figure: scenes, boxes, objects with hidden parts filled in, and what is behind."""
+    from supair.detect.load import load_model
     from supair.extensions.queries import complete_objects
     from supair.geometry import extract_patches
 
@@ -141,6 +141,8 @@ def main(argv: list[str] | None = None) -> int:
     common.add_output(parser)
     options = parser.parse_args(argv)
     from digits import draw_rows  # brings SciPy
+
+    from supair.detect.load import load_model
 
     model, _ = load_model(options.model)
     scenes = data.load("multi_mnist", 0, options.data, mnist=options.mnist)

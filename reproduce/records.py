@@ -18,7 +18,6 @@ import numpy as np
 from reproduce.experiments import Experiment
 from supair import run
 from supair.config import ConfigError, TrainingError
-from supair.detect.load import load_model
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
 BOXES = "figure4_boxes.npz"
@@ -182,6 +181,8 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
             about["seconds_left_out"] = left_out  # in which the process stood still
         if options.pretrained:
             target = folder.with_name("pretrained") / configuration["experiment"]["dataset"]
+            from supair.detect.load import load_model  # brings SciPy
+
             run.write_weights(load_model(directory)[0], target, configuration)
             names = ("epoch", "accuracy", "elbo", "mean_iou", "average_precision", "collapse")
             last = {name: rows[-1].get(name) for name in names}
