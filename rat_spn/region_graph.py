@@ -140,8 +140,8 @@ def random_region_graph(num_variables: int, depth: int, repetitions: int, seed: 
     """
     expected, found = "depth >= 1 and repetitions >= 1", f"{depth} and {repetitions}"
     _require(depth >= 1 and repetitions >= 1, f"expected {expected}, found {found}")
-    expected = f"at least {2**depth} variables for depth {depth}"
-    _require(num_variables >= 2**depth, f"expected {expected}, found {num_variables}")
+    found = f"at least {2**depth} variables, found {num_variables}"
+    _require(num_variables >= 2**depth, f"depth {depth} needs {found}")
     rng = np.random.default_rng(seed)
     regions: list[np.ndarray] = [np.arange(num_variables)]
     partitions: list[Partition] = []

@@ -131,7 +131,6 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     levels = [part.reshape(-1, PIXELS) for part in load_mnist(options.mnist).values()]
     labels = [np.load(options.mnist)[f"y_{part}"] for part in ("train", "test")]
-    print("About half an hour")
     found = {"densities": [], "filled in": [], "classes": []}
     for seed in options.seeds or range(3):
         rng = np.random.default_rng(seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +99,8 @@ def _value(name: str, text: str):
         return text or None
     value = json.loads(text)
     kinds = (int,) if name in ("seed", "step") else (int, float)
-    most = 1 if name == "accuracy" else 1e30
-    if type(value) not in kinds or not math.isfinite(value) or value > most:
+    least, most = (0, 1) if name == "accuracy" else (-1e30, 1e30)
+    if type(value) not in kinds or not least <= value <= most:
         raise ConfigError(f"{name}: expected a number, found {text}")
     return value
 

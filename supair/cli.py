@@ -70,9 +70,7 @@ def run(main: Callable[[], int], *errors: type[Exception]) -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: no other file shall get its descriptor
             setattr(sys, name, open(os.devnull, mode))
-    for stream in {sys.stdout, sys.__stdout__} - {None}:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # it may not have all letters
+    sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack letters
     sys.meta_path.insert(0, log)
     try:
         code = main()

@@ -76,8 +76,8 @@ def require_side(images, side: int) -> None:
 
 def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
     """Scenes in random order, and a tenth, at most 1000, held out; all are both if they are few."""
-    order, held_out = np.random.default_rng(seed).permutation(len(scenes)), len(scenes) // 10
-    order = np.split(order, [min(1000, held_out)])[::-1]
-    parts = dict(zip(("train", "test"), order if held_out else order[:1] * 2))
+    order = np.random.default_rng(seed).permutation(len(scenes))
+    held_out = min(1000, len(scenes) // 10)
+    parts = {"train": order[held_out:], "test": order[:held_out] if held_out else order}
     counts_of = dict.fromkeys(parts) if counts is None else {n: counts[parts[n]] for n in parts}
     return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}

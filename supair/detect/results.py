@@ -119,7 +119,7 @@ def find_doubts(detections: list[Detection]) -> list[Doubt]:
     if empty := [n for n in everywhere if detections[n].empty > _MOST]:
         doubts.append(Doubt("most tiles are empty; objects may be of other sizes", empty))
     if full := [n for n in everywhere if detections[n].full > _MOST]:
-        doubts.append(Doubt("every box of the model is in use; objects may be more, or none", full))
+        doubts.append(Doubt("as many as the model can find; there may be more, or none", full))
     counts = [len(found.boxes) for found in detections if not found.uniform]
     if len(set(counts)) == 1 and (counts[0] == 0 or len(counts) >= _FEW):
         doubts.append(Doubt(f"the same count, {counts[0]}, throughout", everywhere))

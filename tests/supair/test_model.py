@@ -168,7 +168,7 @@ def test_boxes_reach_half_a_patch_pixel_beyond_the_outermost_samples():
 def test_scenes_and_structures_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match=r"12, 12.*\(2, 24, 24\)"):
         SuPAIR(tiny.MODEL)(np.zeros([2, 24, 24], "float32"))
-    with pytest.raises(ConfigError, match="object_spn.*8 variables.* 4"):
+    with pytest.raises(ConfigError, match="object_spn.*8 variables, found 4"):
         SuPAIR(ModelConfig(patch_size=2, object=object_spn(depth=3)))
 
 
