@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 from tqdm import tqdm
 
 import supair  # whose names bring TensorFlow when they are used, and not before
@@ -126,9 +126,9 @@ def detect(arguments: argparse.Namespace) -> int:
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
     if images.boxes is not None:
-        pairs = zip(images.boxes, (found.boxes for found in detections))
-        good = [box_iou(true, found) >= 0.5 for true, found in pairs]
-        hits = sum(each[linear_sum_assignment(each, maximize=True)].sum() for each in good)
+        pairs, assign = zip(images.boxes, detections), scipy.optimize.linear_sum_assignment
+        good = [box_iou(true, found.boxes) >= 0.5 for true, found in pairs]
+        hits = sum(each[assign(each, maximize=True)].sum() for each in good)
         print(f"{hits} of {sum(map(len, good))} true boxes are found, with an IoU of at least 0.5")
     return 0
 

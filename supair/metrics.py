@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 
 def count_accuracy(true_counts: np.ndarray, counts: np.ndarray) -> float:
@@ -44,7 +44,7 @@ def mean_matched_iou(
     for iou, count, there in zip(box_iou(true_boxes, boxes), true_counts, present):
         if count and there.any():
             iou = iou[:count, there]
-            matched.extend(iou[linear_sum_assignment(iou, maximize=True)])
+            matched.extend(iou[scipy.optimize.linear_sum_assignment(iou, maximize=True)])
     return float(np.mean(matched)) if matched else float("nan")
 
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import scipy
 from PIL import Image, ImageOps
-from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from supair.config import ConfigError, require
@@ -335,7 +335,7 @@ def _measure(pieces: list[np.ndarray], step: float, inverted: bool | None) -> Le
     """Levels for pieces [height, width] of images: all but a thousandth of the pixels at either end
     are stretched, and mostly bright images inverted (seven tenths where others are not).  None if
     smoothed levels span at most three steps or twice the noise: smoothing leaves it an eighth."""
-    smooth = [gaussian_filter(piece, 2) for piece in pieces]
+    smooth = [scipy.ndimage.gaussian_filter(piece, 2) for piece in pieces]
     low, high = float(min(map(np.min, smooth))), float(max(map(np.max, smooth)))
     changes = np.concatenate([np.diff(piece).ravel() for piece in pieces])
     noise = np.median(np.abs(changes)) / 0.954 if changes.size else 0  # a Gaussian's deviation
@@ -433,7 +433,7 @@ class Preparation:
                 pieces = [resize(grey, self.side)]
             for scene, window in pieces:
                 scene = levels.stretch(scene)
-                if np.ptp(scene) < 0.5 and np.ptp(gaussian_filter(scene, 2)) < _EMPTY:
+                if np.ptp(scene) < 0.5 and np.ptp(scipy.ndimage.gaussian_filter(scene, 2)) < _EMPTY:
                     scene[:] = 0
                 yield np.round(255 * scene).astype(np.uint8), (number, window)
 

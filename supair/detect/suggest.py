@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from PIL import Image
-from scipy.ndimage import find_objects, gaussian_filter, label
 
 from supair.detect.images import Images, Preparation, luminance, sample
 from supair.detect.report import draw_boxes
@@ -81,12 +81,13 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
 
 def _find_pieces(pictures, smoothing: float, ground: float) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [n, 4] of what is above a threshold for all pictures, and which picture has each."""
-    smooth, rows = [gaussian_filter(picture, smoothing) for picture in pictures], []
+    ndi, rows = scipy.ndimage, []
+    smooth = [ndi.gaussian_filter(picture, smoothing) for picture in pictures]
     if ground:
-        smooth = [s - gaussian_filter(picture, ground) for s, picture in zip(smooth, pictures)]
+        smooth = [s - ndi.gaussian_filter(picture, ground) for s, picture in zip(smooth, pictures)]
     threshold = _threshold(np.concatenate([levels.ravel() for levels in smooth]))
     for n, levels in enumerate(smooth):
-        for y, x in find_objects(label(levels > threshold, np.ones([3, 3]))[0]):
+        for y, x in ndi.find_objects(*ndi.label(levels > threshold, np.ones([3, 3]))):
             rows.append((x.start, y.start, x.stop - x.start, y.stop - y.start, n))
     rows = np.array(rows, float).reshape(-1, 5)
     return rows[:, :4], rows[:, 4].astype(int)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from PIL import Image
-from scipy.spatial import cKDTree
 
 from supair.config import ModelConfig, require
 from supair.metrics import box_iou
@@ -101,13 +101,12 @@ def cut_tiles(
 
 
 def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
-    """Non-maximum suppression: of several boxes of one object the one with the highest log_ratio
-    stays; for boxes [n, 4] in image pixels, each of some area and found in a scene of a number, [n]
-    bool."""
+    """Non-maximum suppression of boxes [n, 4] in image pixels, each of some area and found in a
+    scene of a number: of several of one object that of the highest log_ratio stays, [n] bool."""
     if not len(boxes):
         return np.zeros(0, bool)
     rank, area = np.argsort(np.argsort(-log_ratio, kind="stable")), boxes[:, 2:].prod(axis=1)
-    near = cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)  # centres of boxes that touch are
+    near = scipy.spatial.cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)  # centres of boxes that touch are
     pairs = near.query_pairs(boxes[:, 2:].max(), p=np.inf, output_type="ndarray")  # [pairs, 2]
     iou = box_iou(boxes[pairs[:, :1]], boxes[pairs[:, 1:]])[:, 0, 0]
     within = iou / (1 + iou) * area[pairs].sum(axis=1) / area[pairs].min(axis=1)
