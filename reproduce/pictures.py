@@ -21,13 +21,12 @@ import common
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 
 import supair
 from data.letters import draw_letters
 from data.scenes import ink_boxes
 from supair.config import ConfigError, require
-from supair.metrics import box_iou
+from supair.metrics import box_iou, count_hits
 from supair.run import read_rows
 
 SETS = "digits", "lawn", "blobs", "letters", "coins", "print", "galaxies"
@@ -116,9 +115,7 @@ def score(found, truth) -> dict:
     numbers, true = list(map(len, found)), [t if np.isscalar(t) else len(t) for t in truth]
     result = {"count_error": round(float(np.mean(np.abs(np.subtract(numbers, true)))), 3)}
     if not any(map(np.isscalar, truth)):
-        good = [box_iou(boxes, others) >= 0.5 for boxes, others in zip(truth, found)]
-        hits = sum(each[linear_sum_assignment(each, maximize=True)].sum() for each in good)
-        result["f1"] = round(2 * float(hits) / max(1, sum(numbers) + sum(true)), 3)
+        result["f1"] = round(2 * count_hits(truth, found) / max(1, sum(numbers) + sum(true)), 3)
     return result
 
 

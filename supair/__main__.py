@@ -21,7 +21,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import scipy
 from tqdm import tqdm
 
 import supair  # whose names bring TensorFlow when they are used, and not before
@@ -32,7 +31,7 @@ from supair.detect import suggest as suggestions
 from supair.detect.images import Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
 from supair.detect.tiles import FITS, tile_overlap
-from supair.metrics import box_iou
+from supair.metrics import count_hits
 from supair.scenes import split
 
 LEAST_EPOCH = 250  # steps; a set that has fewer is gone through several times an epoch
@@ -54,12 +53,17 @@ def train(arguments: argparse.Namespace) -> int:
     images = read_images(arguments.images, arguments.array, arguments.counts)
     _, layout, preparation, config = _plan(arguments, images)
     prepared = tqdm(preparation.scenes(images), "preparing", unit="scene", disable=None)
-    scenes = np.stack([scene for scene, _ in prepared])
+    one = np.dtype((np.uint8, (config.scene_size, config.scene_size)))
+    scenes = np.fromiter((scene for scene, _ in prepared), one)
     noise, of_object, of_background = suggestions.suggest_variances(scenes)
     of_object = arguments.object_variance or of_object
     of_background = arguments.background_variance or of_background
     spns = {"object": object_spn(*of_object), "background": background_spn(*of_background)}
     config = dataclasses.replace(config, **spns)
+    identity = {
+        "preparation": dataclasses.asdict(preparation),
+        "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes).hexdigest()},
+    }
     data = split(scenes, None if layout.fit == "tile" else images.counts, arguments.seed)
     steps_per_epoch = max(LEAST_EPOCH, len(data["train"]) // training.batch_size)
     epochs = -(-arguments.steps // steps_per_epoch)
@@ -69,10 +73,6 @@ def train(arguments: argparse.Namespace) -> int:
     own = {"warm_up": dataclasses.replace(training.warm_up, steps=steps), "annealing": annealing}
     training = dataclasses.replace(training, steps_per_epoch=steps_per_epoch, **own)
     those = "those trained on" if len(data["train"]) == len(scenes) else "those held out"
-    identity = {
-        "preparation": dataclasses.asdict(preparation),
-        "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes).hexdigest()},
-    }
     print(
         f"{len(images.pictures)} images, {len(scenes)} scenes of {config.scene_size} x "
         f"{config.scene_size} pixels, the bound is measured on {len(data['test'])} of them\n"
@@ -126,10 +126,8 @@ def detect(arguments: argparse.Namespace) -> int:
     if images.counts is not None:
         print(f"{np.mean(counts == images.counts):.1%} of the counts are right")
     if images.boxes is not None:
-        pairs, assign = zip(images.boxes, detections), scipy.optimize.linear_sum_assignment
-        good = [box_iou(true, found.boxes) >= 0.5 for true, found in pairs]
-        hits = sum(each[assign(each, maximize=True)].sum() for each in good)
-        print(f"{hits} of {sum(map(len, good))} true boxes are found, with an IoU of at least 0.5")
+        hits = count_hits(images.boxes, [found.boxes for found in detections])
+        print(f"{hits} of {sum(map(len, images.boxes))} true boxes are found (IoU of 0.5 or more)")
     return 0
 
 
@@ -153,6 +151,8 @@ def _plan(arguments: argparse.Namespace, images: Images) -> tuple:
     """Sizes, Layout, Preparation and ModelConfig, as the options say and the images suggest."""
     least, most = arguments.object_size or (1, 1)
     require(0 < least <= most < 10_000, "--object-size MIN MAX above 0", (least, most))
+    require((arguments.side or 50) in range(4, 1001), "--side from 4 to 1000", arguments.side)
+    require((arguments.max_objects or 1) <= 50, "--max-objects up to 50", arguments.max_objects)
     preparation, _ = Preparation().adapted(images, trained=False)
     sizes = suggestions.find_sizes(images, preparation)
     told = arguments.fit, arguments.side, arguments.object_size, arguments.max_objects

@@ -255,8 +255,7 @@ class TrainingConfig:
     )
     log_every: int = 50  # steps between two measurements of the test accuracy (code)
     # None: an epoch is one pass over the scenes in their order, without the last, smaller batch
-    # (code).  A number: so many batches, of as many passes as that takes, each in an order of its
-    # own.
+    # (code).  A number: so many batches, of as many passes as that takes, each in another order.
     steps_per_epoch: int | None = None
     # The model's weights are averages of those that Adam moves, in which step s weighs about
     # s^averaging (polynomial-decay averaging, Shamir & Zhang, 2013), so at 16 mostly the last
@@ -268,8 +267,7 @@ class TrainingConfig:
     # What an object must be worth in training, as a share of a square box of middle width full of
     # background (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs
     # more, and p(N) hardly anything: second boxes pay for what the first leaves over.  So the loss,
-    # but not the bound, has this share of such a box's log density added for each object, after the
-    # warm-up.
+    # but not the bound, has this share of such a box's log density added an object, once warm.
     object_price: float = 0.0
 
     def __post_init__(self):

@@ -69,8 +69,7 @@ class Evaluator:
         self._elbo_terms_of_all = batch_by_batch(elbo_terms)
 
     def _batches(self, images: np.ndarray) -> tf.Tensor:
-        """Scenes [n, B, B] as [batches, batch, B, B]; the last batch is filled up with black ones,
-        which are left out of every result."""
+        """Scenes [n, B, B] as [batches, batch, B, B], filled up with black, left out again."""
         images = np.pad(images, [(0, -len(images) % self._batch), (0, 0), (0, 0)])
         return tf.constant(images.reshape(-1, self._batch, *images.shape[1:]))
 

@@ -28,6 +28,13 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return intersection / np.maximum(union, np.finfo(float).tiny)
 
 
+def count_hits(true_boxes, boxes) -> int:
+    """Boxes [n, 4] with an IoU of 0.5 or more with a true one of their own, over all scenes."""
+    good = [box_iou(true, found) >= 0.5 for true, found in zip(true_boxes, boxes)]
+    match = scipy.optimize.linear_sum_assignment
+    return int(sum(pairs[match(pairs, maximize=True)].sum() for pairs in good))
+
+
 def mean_matched_iou(
     true_boxes: np.ndarray, true_counts: np.ndarray, boxes: np.ndarray, present: np.ndarray
 ) -> float:

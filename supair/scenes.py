@@ -75,9 +75,10 @@ def require_side(images, side: int) -> None:
 
 
 def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
-    """Scenes in random order, and a tenth, at most 1000, held out; all are both if they are few."""
+    """Scenes, shuffled in place, and a tenth, at most 1000, held out; all are both if few."""
     order = np.random.default_rng(seed).permutation(len(scenes))
+    np.random.default_rng(seed).shuffle(scenes)  # in the same order
     held_out = min(1000, len(scenes) // 10)
-    parts = {"train": order[held_out:], "test": order[:held_out] if held_out else order}
-    counts_of = dict.fromkeys(parts) if counts is None else {n: counts[parts[n]] for n in parts}
+    parts = {"train": slice(held_out, None), "test": slice(held_out or None)}
+    counts_of = {n: None if counts is None else counts[order[parts[n]]] for n in parts}
     return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}

@@ -1,5 +1,4 @@
-"""Images of one's own: read from files when they are needed, and made into scenes that a model can
-see."""
+"""Images of one's own: read from files when they are needed, and made into a model's scenes."""
 
 from __future__ import annotations
 
@@ -80,7 +79,7 @@ def _errors_of(path: Path):
     try:
         yield
     except Exception as error:  # damaged files make h5py, zipfile, Pillow and others raise any
-        reason = error if type(error) is ConfigError else f"missing or damaged ({error!r:.150})"
+        reason = error if type(error) is ConfigError else f"cannot be read ({error!r:.150})"
         raise ConfigError(f"{os.fsencode(path).decode(errors='replace')}: {reason}") from None
 
 
@@ -203,33 +202,39 @@ def as_picture(array: np.ndarray, name: str) -> np.ndarray:
 
 def _open_pictures(paths: list[Path]) -> Images:
     """Files of pictures; how each begins is looked at now."""
-    pages = []
+    pages, held = [], {}
     for path in paths:
-        frames = _read_file(path, lambda image: image.n_frames if image.format == "TIFF" else 1)
+        frames = _read_file(path, {}, lambda x: x.format == "MPO" or getattr(x, "n_frames", 1))
         of_page = ["" if frames == 1 else f"#{page}" for page in range(frames)]
         pages += [(path, page, f"{path.name}{end}") for page, end in enumerate(of_page)]
 
     def read(number: int, _: int) -> list[np.ndarray]:
         path, page, _ = pages[number]
-        return [_read_file(path, lambda image: _pixels(image, page))]
+        return [_read_file(path, held, lambda image: _pixels(image, page))]
 
     return Images([name for *_, name in pages], _Pictures(len(pages), 1, read))
 
 
-def _read_file(path: Path, function: Callable[[Image.Image], Any]):
+def _read_file(path: Path, held: dict[Path, Image.Image], function: Callable[[Image.Image], Any]):
+    """Of the image, which is held: a page is soon found from the one before."""
     with _errors_of(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures, and of odd data beside them
         path.name.encode()  # names that are not UTF-8 cannot be written to the results
         require(path.is_file(), "a file", "none")
-        with Image.open(path) as image:
-            return function(image)
+        if path not in held:
+            held.clear()
+            held[path] = Image.open(path)
+        return function(held[path])
 
 
 def _pixels(image: Image.Image, page: int) -> np.ndarray:
     image.seek(page)
     size, as_of_32 = math.prod(image.size), image.mode == "I" and image.format == "PNG"
     require(size <= _MOST_PIXELS, f"at most {_MOST_PIXELS} pixels", image.size)
-    ImageOps.exif_transpose(image, in_place=True)
+    tags = getattr(image, "tag_v2", {})  # two kinds that Pillow takes for others
+    odd = 2 in tags.get(339, ()) and image.mode == "L" or tags.get(284) == 2 and max(tags[258]) > 8
+    require(not odd, "8 or 16 bits without a sign, colours of 16 in one plane", "another TIFF")
+    image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # a PNG's 16 bits come as 32 from older versions of Pillow
         return as_picture(np.asarray(image, np.uint16 if as_of_32 else None), "levels")
     if image.has_transparency_data:
@@ -265,8 +270,7 @@ def _open_folder(folder: Path) -> Images:
 
 
 def _read_labels(path: Path, names: list[str]) -> dict[str, Any]:
-    """Counts or boxes of a file as `detect` writes them, or boxes of COCO's JSON; nothing of other
-    files."""
+    """Counts or boxes of a file as `detect` writes them, or boxes of COCO's JSON; else nothing."""
     columns = {"counts.csv": ["count"], "boxes.csv": ["left", "top", "width", "height"]}
     rows: list[tuple[str, list]] = []
     if path.name in columns:
@@ -275,7 +279,9 @@ def _read_labels(path: Path, names: list[str]) -> dict[str, Any]:
                 name = row["image"].removeprefix("'" * (row["image"] not in names))  # a formula's
                 rows.append((name, [row[column] for column in columns[path.name]]))
     else:
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+        content = None
+        with contextlib.suppress(ValueError):  # one of lines of JSON, say
+            content = json.loads(path.read_bytes()) if path.suffix == ".json" else None
         if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
             return {}
         name_of = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
@@ -317,8 +323,8 @@ class Levels(NamedTuple):
     inverted: bool = False  # whether black and white are exchanged
 
     def differ(self, other: Levels, tolerance: float) -> bool:
-        """Whether the objects' ends are apart by more than this share of the other's contrast, or
-        the grounds' by half of it."""
+        """Whether objects differ by more than this share of the other's contrast, or grounds by
+        half of it."""
         apart = np.abs(np.subtract(self[:2], other[:2])) / (other.white - other.black)
         weights = (1, 2) if other.inverted else (2, 1)
         return self.inverted != other.inverted or max(apart * weights) > tolerance

@@ -35,7 +35,7 @@ class Detector(NamedTuple):
 
     def detect(self, images, levels: str = "auto") -> Detections:
         """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
-        [height, width, 3] of any numbers; for their levels see `Preparation.adapted`.  Prints why
+        [height, width, 1 or 3] of any numbers; for levels see `Preparation.adapted`.  Prints why
         the result may be wrong; ConfigError if images cannot be read or do not fit."""
         from supair.detect.results import detect  # brings TensorFlow
 
@@ -44,8 +44,9 @@ class Detector(NamedTuple):
         else:
             names = [f"image {number}" for number in range(len(images))]
             pictures = [as_picture(np.asarray(x), n) for x, n in zip(images, names)]
+            pictures = [p[..., 0] if p.shape[2:] == (1,) else p for p in pictures]
             good = {2} == {p[..., 0].ndim if p.shape[2:] == (3,) else p.ndim for p in pictures}
-            require(good, "images [height, width] or [height, width, 3]", len(pictures))
+            require(good, "images [height, width] or [height, width, 1 or 3]", len(pictures))
             images = Images(names, pictures)
         found, _ = detect(self.model, self.preparation, images, levels)
         boxes, scores = [image.boxes for image in found], [image.score for image in found]
@@ -58,8 +59,7 @@ def load(name: Path | str) -> Detector:
 
 
 def find_model(name: Path | str) -> Path:
-    """The folder of this path or, in a checkout, of pretrained weights of this name; ConfigError if
-    there is none."""
+    """The folder of this path or, in a checkout, of pretrained weights; or a ConfigError."""
     pretrained = Path(__file__).parents[2] / "reproduce" / "pretrained"
     for folder in (Path(name), pretrained / name):
         if folder.is_dir():

@@ -34,8 +34,7 @@ class Sizes(NamedTuple):
     doubts: list[str]
 
     def number(self, window: float = 1e9) -> int:
-        """Of objects in an image, or a window of this side in it; few have more.  A box as large as
-        several objects counts so."""
+        """Objects in an image, or a window in it; few have more.  A box as large as two is two."""
         several = np.maximum(1, np.round(self.boxes[:, 2:] / self.quantiles[1])).prod(axis=1)
         x, y = (self.boxes[:, :2] + self.boxes[:, 2:] / 2).T
         numbers = []
@@ -48,8 +47,7 @@ class Sizes(NamedTuple):
 
 
 def find_sizes(images: Images, preparation: Preparation) -> Sizes:
-    """Sizes of what is brighter than its ground and, once it is smoothed, in one piece, in images
-    whose levels the preparation knows."""
+    """Sizes of what is brighter than its ground and, once smoothed, in one piece."""
     shapes, pictures = [], []
     for number in sample(range(len(images.names)), _IMAGES):
         picture = images.pictures[number]

@@ -24,16 +24,14 @@ _DOUBLE_ACROSS_TILES = 0.3, 0.6
 
 
 class Window(NamedTuple):
-    """Where in an image a scene was taken: the scene's point (x, y) is the image's
-    (left + zoom_x x, top + zoom_y y)."""
+    """Where a scene is in an image: its (x, y) is the image's (left + zoom_x x, top + zoom_y y)."""
 
     left: float
     top: float
     zoom_x: float
     zoom_y: float
     size: tuple[float, float]  # (width, height) of the image
-    # (left, top, right, bottom) in the image: objects whose centre is in here are this scene's,
-    # those beyond are a neighbour's.
+    # (left, top, right, bottom) in the image: objects with their centre in here are this scene's.
     core: tuple[float, float, float, float] = (-math.inf, -math.inf, math.inf, math.inf)
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
@@ -54,8 +52,7 @@ class Window(NamedTuple):
 
 
 def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
-    """An image [height, width] as one scene [side, side]: its longer side fits, and its
-    median fills the rest."""
+    """An image [height, width] as a scene [side, side], whole; the rest is its median."""
     longer = max(levels.shape)
     height, width = shape = tuple(max(1, round(side / longer * n)) for n in levels.shape)
     zoom_y, zoom_x = np.divide(levels.shape, shape)

@@ -33,8 +33,7 @@ def downsample(images, z_where, patch_size: int, shifts) -> SceneParts:
     A scene pixel at the patch coordinates (u, v) goes to the patch pixel (floor(u + shift), floor(v
     + shift')), if that is in the patch and no earlier step has the scene pixel.  With shifts
     uniform in [0, 1) these are the four neighbours with their bilinear weights.  A patch pixel gets
-    only one: where a box is so large that scene pixels lie closer than the patch's, it gets the
-    first, and the others are left to what is behind.
+    only one, the first if a box is so large that there are more; they are left to what is behind.
 
     `visible` and `background_maps` are zeros and ones.  As these and the content have no gradient
     by z_where, theirs is that of soft ones: of what bilinear crops see; of a patch pixel's chance

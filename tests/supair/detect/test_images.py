@@ -50,22 +50,20 @@ def test_arrays_are_found_and_read_in_any_form(name, tmp_path):
     save(tmp_path / name)
     images = read_images(tmp_path / name, **told)
     for number in (59, 0, 30):  # in any order
-        np.testing.assert_allclose(
-            luminance(images.pictures[number]), GREY[number] / 255, atol=1e-6
-        )
-    if name in ("rounding.npz", "whole floats.npz", "colour.hdf5"):
-        np.testing.assert_array_equal(images.counts, COUNTS)
-    else:
-        assert images.counts is None
+        levels = luminance(images.pictures[number])
+        np.testing.assert_allclose(levels, GREY[number] / 255, atol=1e-6)
+    counted = name in ("rounding.npz", "whole floats.npz", "colour.hdf5")
+    np.testing.assert_equal(images.counts, COUNTS if counted else None)
 
 
 def test_a_folder_with_counts_or_boxes(tmp_path, capsys):
     folder = tmp_path / "folder"
     as_folder(folder, size=60)
     (folder / "notes.txt").touch()
+    (folder / "lines.json").write_text("{}\n{}")
     images = read_images(folder)
     assert images.names[:2] == ["000.png", "001.png"] and images.counts is None
-    assert "notes.txt" in capsys.readouterr().err
+    assert "lines.json, notes.txt" in capsys.readouterr().err
     np.testing.assert_array_equal(list(images.pictures), GREY)
     boxes = [(n, *map(float, SQUARES.boxes[n, 0])) for n in np.flatnonzero(COUNTS)]
     coco = {
@@ -111,8 +109,9 @@ def test_kinds_of_pixels(tmp_path):
         image.save(tmp_path / name, exif=image.getexif())
     (tmp_path / "._colour.png").write_bytes(b"of the system")
     pages = [Image.new("L", (6, 4), level) for level in (10, 20)]
-    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
-    expected |= {"two.tif#0": (None, 10 / 255), "two.tif#1": (None, 20 / 255)}
+    for name in ("two.tif", "two.png", "two.webp"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], lossless=True)
+        expected |= {f"{name}#0": (None, 10 / 255), f"{name}#1": (None, 20 / 255)}
     images = read_images(tmp_path)
     assert images.names == sorted(expected)
     for name, picture in zip(images.names, images.pictures):
@@ -142,6 +141,7 @@ BAD = {  # how it is made, and what is named beside the path
     "unknown": (lambda path: as_folder(path, "000.png,1\n001.png,1\nb.png,0\n"), "b.png"),
     "missing.npz": (lambda path: None, ""),
     "cut_off.png": (lambda path: path.write_bytes(b"\x89PNG"), ""),
+    "signed.tif": (lambda path: Image.fromarray(GREY[0]).save(path, tiffinfo={339: 2}), "TIFF"),
     "cut_off.npz": (lambda path: path.write_bytes(b"PK\x03\x04"), ""),
     "cut_off.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), ""),
     "name.npz": (arrays(a=FOUR, b=FOUR), "--array.*a .*b "),

@@ -43,7 +43,7 @@ def test_images_in_memory_and_on_the_disk_give_the_same_objects(tmp_path, pytest
     scenes = data.make("multi_mnist", 1, (1, 20))["test"].images
     np.save(tmp_path / "scenes.npy", scenes)
     detector = supair.load(pytestconfig.rootpath / "reproduce" / "pretrained" / "multi_mnist")
-    found = detector.detect(scenes)
+    found = detector.detect(scenes[..., np.newaxis])
     assert found.counts.tolist() == detector.model(scenes / np.float32(255)).count.numpy().tolist()
     for other in (detector.detect(tmp_path / "scenes.npy"), detector.detect(255 - scenes)):
         assert other.counts.tolist() == found.counts.tolist()

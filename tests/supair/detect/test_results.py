@@ -88,6 +88,7 @@ def found(number=1, width=0.5, uniform=False):
         ([found(3, width=0.99)] * 2 + [found(4, width=0.98)], "larger", range(3)),
         ([found(2)] * 10, "2", range(10)),
         ([found(0), found(0)], "0", range(2)),
+        ([found(1), found(2)._replace(full=1.0)], "as many as the model can", [1]),
         ([found(1), found(2), found(0)], None, []),
     ],
 )
