@@ -159,6 +159,11 @@ class Experiment:
             require_configuration(folder, self.configuration(checksum))
         return rows
 
+    @property
+    def weights(self) -> Path:
+        """Where trained weights of one seed are, below the folder `pretrained`."""
+        return Path(self.model.removeprefix("supair"), self.dataset)
+
     def build(self) -> Any:
         """The model with its initial weights."""
         module, _, name = f"supair.{MODELS[self.model].class_name}".rpartition(".")

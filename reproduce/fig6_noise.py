@@ -2,7 +2,7 @@
 
     python reproduce/fig6_noise.py               trains what is missing of one seed, then draws
     python reproduce/fig6_noise.py --quick       3 epochs, kept apart in RUNS/quick
-    python reproduce/fig6_noise.py --pretrained  at once: SuPAIR alone, with the pretrained weights
+    python reproduce/fig6_noise.py --pretrained  at once, with the pretrained weights
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction;
 columns: the same four test scenes with noise and on a grid, one of them empty.  Boxes are orange
@@ -22,6 +22,7 @@ from supair.config import PAPER_EPOCHS
 from supair.run import load_weights, read_configuration
 
 PRETRAINED = common.ROOT / "reproduce" / "pretrained"
+MODELS, RECIPE = ("supair", "air"), "robust"
 DATASETS, COLUMNS = ("noisy_mnist", "grid_mnist"), 4
 QUICK_EPOCHS = 3
 
@@ -39,7 +40,6 @@ class Row(NamedTuple):
 def collect(options: argparse.Namespace) -> dict[str, list[Row]]:
     """The figure's rows by the titles of its halves."""
     halves = {}
-    models = ("supair",) if options.pretrained else ("supair", "air")
     for dataset in DATASETS:
         # Multi-MNIST has the same scenes, on black.
         original, test = (load(name, options)["test"] for name in ("multi_mnist", dataset))
@@ -47,8 +47,8 @@ def collect(options: argparse.Namespace) -> dict[str, list[Row]]:
         chosen = np.sort([empty[0], *others[: COLUMNS - 1]])
         clean, inputs = (part.read(0, chosen[-1] + 1)[chosen] for part in (original, test))
         rows, ages = [Row("original", clean, test.counts[chosen]), Row("input", inputs)], []
-        for name in models:
-            model, epochs = _trained(Experiment(name, dataset, "paper", options.seed), options)
+        for name in MODELS:
+            model, epochs = _trained(Experiment(name, dataset, RECIPE, options.seed), options)
             found, title = model(inputs), TITLES[name]
             boxes, present = model.boxes(found).numpy(), np.round(found.z_pres) == 1
             pictures = {"result": inputs, "reconstruction": np.asarray(model.reconstruct(inputs))}
@@ -61,14 +61,14 @@ def collect(options: argparse.Namespace) -> dict[str, list[Row]]:
 
 def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, float]:
     """A trained model and its age in epochs."""
+    folder, model = options.runs / experiment.path, experiment.build()
     if options.pretrained:
-        folder = PRETRAINED / experiment.dataset
-        from supair.detect.load import load_model  # brings SciPy
-
-        return load_model(folder)[0], read_configuration(folder, "run.json").get("epoch", 0)
-    rows, model = experiment.read_rows(options.runs, with_tensors=True), experiment.build()
-    load_weights(model, options.runs / experiment.path)
-    return model, rows[-1]["epoch"]
+        folder = PRETRAINED / experiment.weights
+        last = read_configuration(folder, "run.json")
+    else:
+        *_, last = experiment.read_rows(options.runs, with_tensors=True)
+    load_weights(model, folder)
+    return model, last["epoch"]
 
 
 def draw(halves: dict[str, list[Row]]):
@@ -93,13 +93,12 @@ def draw(halves: dict[str, list[Row]]):
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    models = [(dataset, model) for dataset in DATASETS for model in ("supair", "air")]
-    wanted = [Experiment(model, dataset, "paper", options.seed) for dataset, model in models]
+    pairs = [(dataset, model) for dataset in DATASETS for model in MODELS]
+    wanted = [Experiment(model, dataset, RECIPE, options.seed) for dataset, model in pairs]
     epochs = QUICK_EPOCHS if options.quick else PAPER_EPOCHS
     if not options.pretrained and train_missing(wanted, epochs, False, options):
         return 1
-    name = "fig6_noise_pretrained" if options.pretrained else "fig6_noise"
-    common.save_figure(draw(collect(options)), options.output / name)
+    common.save_figure(draw(collect(options)), options.output / "fig6_noise")
     return 0
 
 
@@ -107,7 +106,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     parser.add_argument("--seed", type=common.seed, default=0, help="of the runs (default: 0)")
     parser.add_argument("--quick", action="store_true", help="3 epochs, in RUNS/quick")
-    parser.add_argument("--pretrained", action="store_true", help="train nothing; SuPAIR alone")
+    parser.add_argument("--pretrained", action="store_true", help="train nothing")
     common.add_output(parser)
     common.add_training(parser)
     options = parser.parse_args(argv)

@@ -179,10 +179,11 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         if left_out := sum(row.get("seconds_left_out", 0) for row in rows):
             about["seconds_left_out"] = left_out  # in which the process stood still
         if options.pretrained:
-            target = folder.with_name("pretrained") / configuration["experiment"]["dataset"]
-            from supair.detect.load import load_model  # brings SciPy
-
-            run.write_weights(load_model(directory)[0], target, configuration)
+            names, seed = configuration["experiment"], configuration["training"]["seed"]
+            experiment = Experiment(**names, seed=seed)
+            target, model = folder.with_name("pretrained") / experiment.weights, experiment.build()
+            run.load_weights(model, directory)
+            run.write_weights(model, target, configuration)
             names = ("epoch", "accuracy", "elbo", "mean_iou", "average_precision", "collapse")
             last = {name: rows[-1].get(name) for name in names}
             common.write_json(target / "run.json", {**last, **about})

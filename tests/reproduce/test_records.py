@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from reproduce import records, table2
+from reproduce.experiments import MODELS
 from supair import config
 from supair.config import ConfigError
 from supair.model import SuPAIR
@@ -83,7 +84,9 @@ def test_every_record_is_whole_and_its_configuration_one_of_today(path):
     config.AirConfig(**settings) if is_air else config.model_from_settings(settings)
 
 
-def test_a_run_is_recorded_with_boxes_and_weights(tmp_path):
+def test_a_run_is_recorded_with_boxes_and_weights(tmp_path, monkeypatch):
+    model = MODELS["supair"]._replace(configurations={"sprites": tiny.MODEL})
+    monkeypatch.setitem(MODELS, "supair", model)
     run, folder = tmp_path / "run", tmp_path / "recorded"
     folder.mkdir()
     training = dataclasses.replace(tiny.TRAINING, seed=0)
