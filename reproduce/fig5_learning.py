@@ -1,6 +1,6 @@
 """Figure 5: count accuracy on the test set while training, against seconds and against epochs.
 
-    python reproduce/fig5_learning.py             trains what is missing of 100 runs, then draws
+    python reproduce/fig5_learning.py             trains what is missing of 120 runs, then draws
     python reproduce/fig5_learning.py --recorded  draws the recorded runs, all seeds, at once
 
 Lines are means over all seeds that have got to where they end, bands one standard deviation.  Two
@@ -127,10 +127,8 @@ def main(argv: list[str] | None = None) -> int:
         each = [(seed, *key) for seed in seeds for key in keys]
         wanted = [Experiment(model, dataset, recipe, s) for s, model, recipe, dataset in each]
         failures = train_missing(wanted, PAPER_EPOCHS, False, options)
-    curves = {
-        key: collect(read_logs(*key, seeds, runs)) for key in keys if runs or is_current(*key)
-    }
-    curves = dict.fromkeys(keys) | curves
+    known = [key for key in keys if runs or is_current(*key)]
+    curves = dict.fromkeys(keys) | {key: collect(read_logs(*key, seeds, runs)) for key in known}
     if not any(curves.values()):
         raise TrainingError(f"{runs or 'recorded/'}: none of these runs is there to draw")
     for name, how in FIGURES.items():
@@ -138,11 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     for (model, recipe, dataset), curve in curves.items():
         name = f"{title(model, recipe)}, {TITLES[dataset]}"
         if curve is None or curve.epochs[-1] < PAPER_EPOCHS or curve.left_out:
-            end = (
-                f"to epoch {curve.epochs[-1]:.1f}, without {curve.left_out}"
-                if curve
-                else "no run of today's"
-            )
+            end = "no run of today's"
+            if curve:
+                end = f"to epoch {curve.epochs[-1]:.1f}, without {curve.left_out}"
             print(f"not complete: {name}: {end}", file=sys.stderr)
     return 1 if failures else 0
 

@@ -62,13 +62,11 @@ def collect(options: argparse.Namespace) -> dict[str, list[Row]]:
 def _trained(experiment: Experiment, options: argparse.Namespace) -> tuple[Any, float]:
     """A trained model and its age in epochs."""
     folder, model = options.runs / experiment.path, experiment.build()
-    if options.pretrained:
-        folder = PRETRAINED / experiment.weights
-        last = read_configuration(folder, "run.json")
-    else:
-        *_, last = experiment.read_rows(options.runs, with_tensors=True)
+    folder = PRETRAINED / experiment.weights if options.pretrained else folder
     load_weights(model, folder)
-    return model, last["epoch"]
+    if options.pretrained:
+        return model, read_configuration(folder, "run.json")["epoch"]
+    return model, experiment.read_rows(options.runs)[-1]["epoch"]
 
 
 def draw(halves: dict[str, list[Row]]):
@@ -93,8 +91,7 @@ def draw(halves: dict[str, list[Row]]):
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    pairs = [(dataset, model) for dataset in DATASETS for model in MODELS]
-    wanted = [Experiment(model, dataset, RECIPE, options.seed) for dataset, model in pairs]
+    wanted = [Experiment(m, d, RECIPE, options.seed) for d in DATASETS for m in MODELS]
     epochs = QUICK_EPOCHS if options.quick else PAPER_EPOCHS
     if not options.pretrained and train_missing(wanted, epochs, False, options):
         return 1

@@ -22,15 +22,8 @@ RECORDED = Path(__file__).resolve().parent / "recorded"
 BOXES = "figure4_boxes.npz"
 OF_ROWS = ["seed", "epoch", "step", "train_seconds", "accuracy", "train_elbo"]
 # After these, which are of epochs, come the terms of the ELBO, as elbo_NAME.
-COLUMNS = [
-    *OF_ROWS,
-    "elbo",
-    "train_elbo_mean",
-    "confusion",
-    "collapse",
-    "mean_iou",
-    "average_precision",
-]
+COLUMNS = [*OF_ROWS, "elbo", "train_elbo_mean", "confusion", "collapse"]
+COLUMNS += ["mean_iou", "average_precision"]
 _DAMAGED = OSError, ValueError, LookupError, TypeError
 
 

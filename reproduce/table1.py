@@ -44,10 +44,8 @@ def format_table(model: str, columns: dict[str, tuple[int, ...]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     common.parser(__doc__).parse_args(argv)
-    supair, (linear, of_linear), (pyro, of_pyro) = (
-        count_supair(),
-        *map(count_air, ("air_linear", "air")),
-    )
+    supair = count_supair()
+    (linear, of_linear), (pyro, of_pyro) = map(count_air, ("air_linear", "air"))
     print(format_table("supair", {"ours": supair}))
     print("\n" + format_table("air", {"linear": linear, "pyro": pyro}))
     print(

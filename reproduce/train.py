@@ -173,9 +173,8 @@ def _on_dask(commands: list[list[str]], options) -> Iterator[tuple[int, str]]:
         from dask.distributed import Client, LocalCluster, as_completed, get_worker
         from dask.system import CPU_COUNT
     except ImportError as error:
-        raise ConfigError(
-            f"--dask: {error}; the extra 'cluster' needs: pip install distributed"
-        ) from None
+        needs = "the extra 'cluster' needs: pip install distributed"
+        raise ConfigError(f"--dask: {error}; {needs}") from None
 
     def run_on_worker(arguments: list[str]) -> str:
         """Until nobody wants the run any more, because the script that did has ended."""

@@ -195,7 +195,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     output = {"type": Path, "required": True, "metavar": "DIR", "help": "where to write"}
     option = commands.choices["detect"].add_argument
     option("--output", **output)
-    option("--model", required=True, metavar="PATH", help="a run, or a folder of weights")
+    option("--model", required=True, metavar="PATH", help="a run, or pretrained weights")
     levels = {"choices": ("auto", "trained", "picture"), "default": "auto"}
     option("--levels", **levels, help="grey levels: the training's, or others that they have")
     option("--min-score", type=float, default=0.0, metavar="S", help="of a box (default: 0, all)")

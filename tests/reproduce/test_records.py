@@ -76,7 +76,6 @@ def test_a_damaged_table_is_refused(tmp_path, damage):
 def test_every_record_is_whole_and_its_configuration_one_of_today(path):
     found = records.read_record(*path.stem.split("-"))
     settings, training = dict(found.configuration["model"]), dict(found.configuration["training"])
-    settings.pop("position_bias", None)  # which supair_upper_left had
     is_air = settings.pop("class") == "AIR"
     if training["warm_up"]:
         training["warm_up"] = (config.AirWarmUp if is_air else config.WarmUp)(**training["warm_up"])
