@@ -216,15 +216,15 @@ def _open_pictures(paths: list[Path]) -> Images:
 
 
 def _read_file(path: Path, held: dict[Path, Image.Image], function: Callable[[Image.Image], Any]):
-    """Of the image, which is held: a page is soon found from the one before."""
+    """Of the image, held if it has pages: one is soon found from the one before."""
     with _errors_of(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures, and of odd data beside them
         path.name.encode()  # names that are not UTF-8 cannot be written to the results
         require(path.is_file(), "a file", "none")
-        if path not in held:
-            held.clear()
-            held[path] = Image.open(path)
-        return function(held[path])
+        image = held.pop(path, None) or Image.open(path)
+        held.clear()
+        held.update({path: image} if getattr(image, "n_frames", 1) > 1 else {})
+        return function(image)
 
 
 def _pixels(image: Image.Image, page: int) -> np.ndarray:
