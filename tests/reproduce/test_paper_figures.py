@@ -98,8 +98,8 @@ def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypat
 def test_figure_6_of_the_pretrained_weights_trains_nothing(small, tmp_path, monkeypatch):
     """The weights of this repository find the digits of these scenes."""
     monkeypatch.setattr(experiments, "MODELS", MODELS)
-    monkeypatch.setattr(fig6_noise, "DATASETS", ("noisy_mnist",))
-    [(title, rows)] = fig6_noise.collect(fig6_noise.parse([*small, "--pretrained"])).items()
-    assert len(rows) == 6 and "SuPAIR 20, AIR 20" in title
-    assert rows[2].present.sum(axis=1).tolist() == rows[0].counts.tolist()
+    halves = fig6_noise.collect(fig6_noise.parse([*small, "--pretrained"]))
+    assert len(halves) == 2 and all("SuPAIR 20, AIR 20" in title for title in halves)
+    for rows in halves.values():
+        assert rows[2].present.sum(axis=1).tolist() == rows[0].counts.tolist()
     assert not (tmp_path / "runs").exists()
