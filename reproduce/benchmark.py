@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--against", metavar="COMMIT", help="compare the steps, and do no more")
     parser.add_argument("--turns", type=common.positive, default=10, help="calls of a case's step")
-    common.add_json(parser, "the numbers", "machine")
+    common.add_json(parser, "the numbers")
     common.add_output(parser)
     options = parser.parse_args(argv)
     found = ["git", "-C", str(ROOT), "cat-file", "-e", f"{options.against}^{{commit}}"]

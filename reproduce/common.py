@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import io
 import json
 import os
@@ -28,8 +27,8 @@ from supair.run import read_whole, write_whole  # noqa: E402
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    style, name = argparse.RawDescriptionHelpFormatter, f"python reproduce/{Path(sys.argv[0]).name}"
-    return argparse.ArgumentParser(name, description=description, formatter_class=style)
+    style = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"python {_script()}", None, description, formatter_class=style)
 
 
 def add_mnist(options: argparse.ArgumentParser) -> None:
@@ -71,19 +70,19 @@ def add_output(options: argparse.ArgumentParser) -> None:
     options.add_argument("--output", help="for the figures (default: figures)", **where)
 
 
-def add_json(options: argparse.ArgumentParser, what: str, key: str) -> None:
-    """An option for a new file, or an earlier one of the script, which has its `key`."""
-    kind, text = functools.partial(_json_file, key), f"also write {what} to FILE"
-    options.add_argument("--json", type=kind, metavar="FILE", help=text)
+def add_json(options: argparse.ArgumentParser, what: str) -> None:
+    """An option for a new file, or an earlier one of the script."""
+    text = f"also write {what} to FILE"
+    options.add_argument("--json", type=_json_file, metavar="FILE", help=text)
 
 
-def _json_file(key: str, text: str) -> Path:
-    path = Path(text)
+def _json_file(text: str) -> Path:
+    path, us = Path(text), _script()
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{path.parent}: no folder that can be written to")
-    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
         there = os.path.lexists(path)
-        if not there or not path.is_symlink() and key in json.loads(read_whole(path)):
+        if not there or not path.is_symlink() and json.loads(read_whole(path))["script"] == us:
             return path
     raise argparse.ArgumentTypeError(f"{path}: there already, and not written by this script")
 
@@ -144,9 +143,13 @@ def save_figure(figure, path: Path) -> None:
         print(target)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write a file whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+def _script() -> str:
+    return f"reproduce/{Path(sys.argv[0]).name}"
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a file whole or not at all; it says which script made it."""
+    write_whole(path, json.dumps({"script": _script(), **content}, indent=2) + "\n")
 
 
 def commit() -> str:

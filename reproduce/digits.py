@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__)
     common.add_seeds(parser, "0-2")
     common.add_mnist(parser)
-    common.add_json(parser, "the numbers", "densities")
+    common.add_json(parser, "the numbers")
     common.add_output(parser)
     options = parser.parse_args(argv)
     levels = [part.reshape(-1, PIXELS) for part in load_mnist(options.mnist).values()]

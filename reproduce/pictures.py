@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few pictures, one seed, 250 steps")
     parser.add_argument("--runs", type=Path, default=common.ROOT / "runs/pictures", metavar="DIR")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="default: all")
-    common.add_json(parser, "the results, beside those of other sets,", "sets")
+    common.add_json(parser, "the results, beside those of other sets,")
     options = parser.parse_args(argv)
     missing = [name for name in ("skimage", "sklearn") if not importlib.util.find_spec(name)]
     require(not missing, "pip install scikit-image scikit-learn", f"no {' '.join(missing)}")

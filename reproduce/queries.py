@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, default=pretrained, metavar="RUN", help="its folder")
     parser.add_argument("--data", type=Path, default=data.store.DEFAULT_DIRECTORY, help="data sets")
     common.add_mnist(parser)
-    common.add_json(parser, "the numbers", "model")
+    common.add_json(parser, "the numbers")
     common.add_output(parser)
     options = parser.parse_args(argv)
     from digits import draw_rows  # brings SciPy

@@ -5,6 +5,7 @@ Usage: python reproduce/records.py [--pretrained] runs/supair/sprites/robust/see
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -140,6 +141,8 @@ def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) ->
     record = read_record(**names, folder=folder) or Record(configuration, {}, {})
     if record.configuration != configuration:
         raise ConfigError(f"{names}: the recorded runs are of another configuration")
+    if len(record.rows.get(seed, ())) > len(rows):
+        raise ConfigError(f"{names}: seed {seed} is recorded beyond epoch {rows[-1]['epoch']:.0f}")
     record.rows[seed], record.provenance[seed] = rows, about
     write_record(record, folder)
     if (names["model"], names["recipe"], seed) == ("supair", "paper", 0):
@@ -153,11 +156,18 @@ def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) ->
         run.write_whole(folder / BOXES, content.getvalue())
 
 
+def seconds(text: str) -> float:
+    """Above 0, for argparse."""
+    if not 0 < float(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return float(text)
+
+
 def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
     parser = common.parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
     parser.add_argument("--note", help="what a reader must know about these runs")
-    parser.add_argument("--seconds-per-step", type=float, help="if the runs' clocks are wrong")
+    parser.add_argument("--seconds-per-step", type=seconds, help="if the runs' clocks are wrong")
     parser.add_argument("--pretrained", action="store_true", help="write to pretrained/ instead")
     options = parser.parse_args(argv)
     for directory in options.runs:

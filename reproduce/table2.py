@@ -219,7 +219,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=common.positive, metavar="N", help="default: 20")
     parser.add_argument("--converge", action="store_true", help="and on until converged")
     parser.add_argument("--markdown", action="store_true", help="--recorded as in README.md")
-    common.add_json(parser, "the table", "rows")
+    common.add_json(parser, "the table")
     common.add_training(parser, recorded=True)
     options = parser.parse_args(argv)
     quick, recorded = options.quick, options.recorded

@@ -10,8 +10,7 @@ if "keras" not in sys.modules:
 elif (backend := sys.modules["keras"].config.backend()) != "tensorflow":
     raise ImportError(f"supair needs Keras with TensorFlow, not {backend}; import supair first")
 
-# Names are imported when they are asked for, so that configurations and command lines come
-# without TensorFlow, which takes seconds.
+# Names are imported when they are asked for, as TensorFlow takes seconds.
 _NAMES = {
     "config": "AirConfig Convergence ModelConfig SpnConfig TrainingConfig WarmUp "
     "PAPER_MODELS SUPAIR_RECIPES background_spn object_spn ConfigError TrainingError",

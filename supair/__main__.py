@@ -1,11 +1,8 @@
 """SuPAIR for images of your own.
 
-python -m supair train --images FOLDER_OR_FILE --output RUN
-    learn to find the objects in them, without labels
-python -m supair detect --model RUN --images FOLDER_OR_FILE --output DIR
-    count and box them
-python -m supair suggest --images FOLDER_OR_FILE
-    say what `train` would take them for
+python -m supair train --images FOLDER_OR_FILE --output RUN               learn without labels
+python -m supair detect --model RUN --images FOLDER_OR_FILE --output DIR  count and box objects
+python -m supair suggest --images FOLDER_OR_FILE                          say what `train` would do
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from supair import cli
 from supair.config import SUPAIR_RECIPES, ModelConfig, background_spn, object_spn, require
 from supair.detect import report
 from supair.detect import suggest as suggestions
-from supair.detect.images import Images, Preparation, read_images
+from supair.detect.images import LEVELS, Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
 from supair.detect.tiles import FITS, tile_overlap
 from supair.metrics import count_hits
@@ -54,7 +51,9 @@ def train(arguments: argparse.Namespace) -> int:
     _, layout, preparation, config = _plan(arguments, images)
     prepared = tqdm(preparation.scenes(images), "preparing", unit="scene", disable=None)
     one = np.dtype((np.uint8, (config.scene_size, config.scene_size)))
-    scenes = np.fromiter((scene for scene, _ in prepared), one)
+    most = 3 * 10**9 // one.itemsize
+    scenes = np.fromiter((scene for scene, _ in itertools.islice(prepared, most + 1)), one)
+    require(len(scenes) <= most, f"less than {most} scenes: fewer images, larger objects", "more")
     noise, of_object, of_background = suggestions.suggest_variances(scenes)
     of_object = arguments.object_variance or of_object
     of_background = arguments.background_variance or of_background
@@ -196,8 +195,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     option = commands.choices["detect"].add_argument
     option("--output", **output)
     option("--model", required=True, metavar="PATH", help="a run, or pretrained weights")
-    levels = {"choices": ("auto", "trained", "picture"), "default": "auto"}
-    option("--levels", **levels, help="grey levels: the training's, or others that they have")
+    text = "grey levels: the training's, or others that they have"
+    option("--levels", choices=LEVELS, default="auto", help=text)
     option("--min-score", type=float, default=0.0, metavar="S", help="of a box (default: 0, all)")
     option("--overlays", **number, default=300, help="images to draw, the first (default: 300)")
     option = commands.choices["train"].add_argument

@@ -103,8 +103,7 @@ class Evaluator:
         return row, z_pres, boxes, counts
 
     def full(self) -> dict[str, Any]:
-        """Besides, the ELBO and its terms, that of training scenes (`train_elbo_mean`), the
-        confusion of counts, and how well boxes fit."""
+        """Besides, ELBOs, by terms and of training scenes, confusion of counts, fit of boxes."""
         row, z_pres, boxes, counts = self._describe(examples=True)
         terms = self._elbo_terms(self._images, len(self.scenes))
         row["elbo"] = float(terms.sum())

@@ -116,8 +116,7 @@ def extract_patches(images, z_where, patch_size: int) -> SceneParts:
 
     # Points are clipped to a border of zeros one pixel wide: what lies outside counts as hidden.
     border_rows, border_columns = clip(-1.0, size - 0.0001)
-    # Nothing is in front of step 1, so its crop of a map of ones is the product of what is inside
-    # along each axis.
+    # Nothing is in front of step 1: its crop of ones is what is inside along both axes, multiplied.
     row_share, column_share = (
         at_most_one(tf.minimum(1.0 + points[0], size - points[0]))
         for points in (border_rows, border_columns)

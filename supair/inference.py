@@ -62,8 +62,7 @@ class InferenceNetwork(keras.layers.Layer):
         super().__init__(dtype=dtype, **kwargs)
         self.config = config
         units, pixels = config.lstm_units, config.scene_size**2
-        # Glorot-uniform over the whole [pixels + units, 4 units] matrix, of which these are the
-        # upper and lower part.
+        # Glorot-uniform over [pixels + units, 4 units]: these are the upper and lower part.
         limit = math.sqrt(6 / (pixels + units + 4 * units))
         uniform = keras.initializers.RandomUniform
         upper, lower = (uniform(-limit, limit, seed=seed + k) for k in range(2))

@@ -86,8 +86,7 @@ def average_precision(
     return float(np.sum(np.diff(found[last], prepend=0) * best_beyond) / total)
 
 
-COLLAPSE_SHARE = 0.95
-TOO_MANY_SHARE = 0.5
+COLLAPSE_SHARE, TOO_MANY_SHARE = 0.95, 0.5
 
 
 def collapse(confusion: list[list[int]]) -> str | None:

@@ -37,8 +37,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeEr
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, and rename it once it is on the disk; OSError if a link, a
-    device or a folder is there."""
+    """Write a file beside its place, then rename it; OSError if no plain file is there."""
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise OSError(errno.EEXIST, "there already, and no plain file", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -205,6 +204,31 @@ def is_finished(rows: list[dict[str, Any]], epochs: int, convergence: Convergenc
     return convergence.last_epoch(elbos, epochs) is not None
 
 
+@contextlib.contextmanager
+def locked(path: Path, timeout: float = 0.0):
+    """Keep other processes from a folder, or a file of it; a copy of the folder is not locked."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    end = time.monotonic() + timeout
+    try:
+        while True:
+            try:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= end:
+                    raise TrainingError(f"{path}: in use by another process") from None
+                time.sleep(0.1)
+            except (ImportError, OSError) as error:  # Windows, or a file system without locks
+                told = f"cannot be locked ({error}); see to it that no other process writes there"
+                print(f"warning: {path}: {told}", file=sys.stderr)
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
 class RunFolder:
     """A run's folder, locked while it is open, in a `with` statement; `rows` are its log's.
 
@@ -227,7 +251,7 @@ class RunFolder:
         path = self.directory / "config.json"
         with self._lock, _own_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._acquire()
+            self._lock.enter_context(locked(self.directory / "lock", self._lock_timeout))
             if not path.exists():
                 if {"log.jsonl", "checkpoints"} & {*os.listdir(self.directory)}:
                     raise TrainingError(f"{path}: missing beside a log; choose another folder")
@@ -238,24 +262,6 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         self._lock.close()
-
-    def _acquire(self) -> None:
-        """Keep other processes out until this one ends; a copy of the folder is not locked."""
-        handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        self._lock.callback(os.close, handle)
-        end = time.monotonic() + self._lock_timeout
-        while True:
-            try:
-                import fcntl
-
-                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() >= end:
-                    raise TrainingError(f"{self.directory}: in use by another process") from None
-                time.sleep(0.1)
-            except (ImportError, OSError) as error:  # Windows, or a file system without locks
-                told = f"cannot be locked ({error}); see to it that no other process trains it"
-                return print(f"warning: {self.directory}: {told}", file=sys.stderr)
 
     def restore(self) -> dict[str, np.ndarray]:
         """The newest whole checkpoint's variables, none at first."""

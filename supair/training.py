@@ -317,11 +317,11 @@ def train(
                 collapse = rows[-1].get("collapse")
                 learns = config.warm_up and rows[-1]["step"] <= config.warm_up.steps
                 if collapse and (ends or (collapse != told and not learns)):
-                    what, told = (
-                        f"collapsed, {collapse}, at {'its end, ' * ends}step {rows[-1]['step']}",
-                        collapse,
-                    )
+                    what = f"{collapse}, at {'its end, ' * ends}step {rows[-1]['step']}"
+                    told = collapse
                     remedy = "another seed" if config.warm_up else "another seed or a warm-up"
-                    bar.write(f"warning: {run.directory}: {what}; try {remedy}", sys.stderr)
+                    bar.write(
+                        f"warning: {run.directory}: collapsed, {what}; try {remedy}", sys.stderr
+                    )
                 done = rows[-1]
         return run.rows

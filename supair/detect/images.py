@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from supair.config import ConfigError, require
-from supair.detect.tiles import FITS, Window, cut_tiles, resize
+from supair.detect.tiles import FITS, Window, cut_tiles, resize, sample
 
 _PICTURES = ".png .jpg .jpeg .tif .tiff .bmp .webp".split()
 _ARRAYS = ".npy .npz .h5 .hdf5".split()
@@ -39,6 +39,7 @@ _SAMPLE, _PIECE = 2000, 100  # pieces that grey levels are measured on, and thei
 _CLEARLY = 0.15  # how far levels differ from the training's if they are measured anew
 _APART = 0.65  # and an image's from those of all if it gets its own; see `Levels.differ`
 _MANY = 0.05  # share of such images if training gives them their own
+LEVELS = "auto", "trained", "picture"  # see `Preparation.adapted`
 _EMPTY = 0.05  # of the contrast; a scene whose smoothed levels span no more has nothing in it
 
 
@@ -57,17 +58,13 @@ def read_images(path: Path, array: str | None = None, counts: str | None = None)
     Photographs are turned as their EXIF data say, what is transparent is laid on black or white,
     whichever shows it, and colours of 16 bits are read as of 8.  A folder may hold true counts in
     `counts.csv` (image, count), and boxes in `boxes.csv` (image, left, top, width, height) or as
-    COCO's JSON.  Errors in files are ConfigErrors, some of them when a picture is asked for.
-
-    Args:
-      array: the images' name in a file, [n, height, width] or [n, height, width, 1 or 3] of any
-        numbers; by default a usual one, or that of the only such array.
-      counts: likewise, [n] or [n, 1] whole numbers.
+    COCO's JSON.  `array` is the images' name there, [n, height, width(, 1 or 3)] of any numbers,
+    and `counts` that of [n] or [n, 1] whole ones; by default usual names, or the only array's.
+    Errors in files are ConfigErrors, some of them when a picture is asked for.
     """
-    if path.is_dir():
-        return _open_folder(path)
-    if path.suffix.lower() in _PICTURES:
-        return _open_pictures([path])
+    if path.is_dir() or path.suffix.lower() in _PICTURES:
+        require(array is counts is None, f"--array, --counts for arrays alone, not {path}", "one")
+        return _open_folder(path) if path.is_dir() else _open_pictures([path])
     with _errors_of(path):
         require(path.is_file(), "a folder or a file", "neither")
         return _open_arrays(path, array, counts)
@@ -149,7 +146,8 @@ def _npy_array(file, stored: int) -> _Array:
 def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Images:
     arrays = _list_arrays(path)
     found = ", ".join(f"{key} {list(a.shape)} {a.dtype}" for key, a in arrays.items()) or "nothing"
-    good = [key for key, a in arrays.items() if a.shape[2:] and a.shape[3:] in ((), (1,), (3,))]
+    good = [k for k, a in arrays.items() if a.shape[2:] > (3,) and a.shape[3:] in ((), (1,), (3,))]
+    require(bool(good), "images [n, height, width(, 1 or 3)], or one [1, ...]", found)
     if name is None:
         usual = [key for usual in _IMAGES for key in good if key.lower() == usual]
         require(bool(usual) or len(good) == 1, "the images' name as --array", found)
@@ -179,8 +177,7 @@ def _open_arrays(path: Path, name: str | None, counts_name: str | None) -> Image
 
 
 def _as_counts(values: np.ndarray, size: int, name: str) -> np.ndarray:
-    found = f"{values.shape} {values.dtype}"
-    require(values.shape in ((size,), (size, 1)), f"{name} [{size}] or [{size}, 1]", found)
+    require(values.shape in ((size,), (size, 1)), f"{name} [{size}] or [{size}, 1]", values.shape)
     values = values.reshape(size)
     good = (values >= 0) & (values < 10**5) & (values == np.floor(values))  # false for nan
     require(bool(good.all()), f"{name} of whole numbers from 0 to 99999", values[~good][:3])
@@ -265,39 +262,48 @@ def _open_folder(folder: Path) -> Images:
         more = f" and {len(others) - 5} more" * (len(others) > 5)
         print(f"{folder}: not read: {', '.join(others[:5])}{more}", file=sys.stderr)
     if "boxes" in labels:
-        labels.setdefault("counts", np.array([len(boxes) for boxes in labels["boxes"]]))
+        numbers = np.array([len(boxes) for boxes in labels["boxes"]])
+        wrong = np.flatnonzero(labels.setdefault("counts", numbers) != numbers)
+        names = [images.names[number] for number in wrong[:3]]
+        require(not names, f"in {folder} as many boxes as counts.csv says", f"not so: {names}")
     return images._replace(**labels)
 
 
 def _read_labels(path: Path, names: list[str]) -> dict[str, Any]:
     """Counts or boxes of a file as `detect` writes them, or boxes of COCO's JSON; else nothing."""
-    columns = {"counts.csv": ["count"], "boxes.csv": ["left", "top", "width", "height"]}
+    columns = ["count"] if path.name == "counts.csv" else ["left", "top", "width", "height"]
     rows: list[tuple[str, list]] = []
-    if path.name in columns:
+    if path.name in ("counts.csv", "boxes.csv"):
         with open(path, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            table = csv.DictReader(file)
+            good = {"image", *columns} <= {*(table.fieldnames or ())}
+            require(good, f"columns image, {', '.join(columns)}", table.fieldnames)
+            for row in table:
                 name = row["image"].removeprefix("'" * (row["image"] not in names))  # a formula's
-                rows.append((name, [row[column] for column in columns[path.name]]))
+                rows.append((name, [row[column] for column in columns]))
     else:
         content = None
-        with contextlib.suppress(ValueError):  # one of lines of JSON, say
+        with contextlib.suppress(ValueError, RecursionError):  # one of lines of JSON, say
             content = json.loads(path.read_bytes()) if path.suffix == ".json" else None
         if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
             return {}
         name_of = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
-        require({*names} <= {*name_of.values()}, "all the folder's images", [*name_of.values()][:3])
+        whole = {*names} <= {*name_of.values()} and len({*name_of.values()}) == len(name_of)
+        require(whole, "all the folder's images, each once", [*name_of.values()][:3])
         found = [one for one in content["annotations"] if not one.get("iscrowd")]
         rows = [(name_of[one["image_id"]], one["bbox"]) for one in found]
     of_image: dict[str, list] = {name: [] for name in names}
     for name, values in rows:
         require(name in of_image, "an image of the folder's", name)
-        of_image[name].append(values)
-    if path.name != "counts.csv":
-        return {"boxes": [np.array(of_image[name], float).reshape(-1, 4) for name in names]}
+        numbers = np.array(values, float)
+        good = numbers.shape == (len(columns),) and np.isfinite(numbers).all()
+        require(bool(good and np.all(numbers[2:] > 0)), f"{', '.join(columns)} of {name}", values)
+        of_image[name].append(numbers)
+    if columns != ["count"]:
+        return {"boxes": [np.array(of_image[name]).reshape(-1, 4) for name in names]}
     wrong = [name for name in names if len(of_image[name]) != 1]
     require(not wrong, "a line for every image", f"none or several for {', '.join(wrong[:3])}")
-    counts = np.array([of_image[name][0] for name in names], float)
-    return {"counts": _as_counts(counts, len(names), "counts")}
+    return {"counts": _as_counts(np.array([*of_image.values()])[..., 0], len(names), "counts")}
 
 
 def as_levels(picture: np.ndarray) -> np.ndarray:
@@ -392,12 +398,11 @@ class Preparation:
     def adapted(self, images: Images, levels: str = "auto", trained: bool = True):
         """This preparation with grey levels for these images, and a list of what is to be said.
 
-        Args:
-          levels: "trained", as they are; "picture", every image's own; "auto", those of all images
-            together if they differ clearly from what they are, and a single image's own if it
-            differs clearly from the others.
-          trained: whether there are levels yet; if not, a ConfigError says that images are empty.
+        `levels` are "trained", as they are; "picture", every image's own; or "auto", all images'
+        together if these differ clearly from what they are, and an image's own if it does from the
+        others.  If none are `trained` yet, empty images are a ConfigError.
         """
+        require(levels in LEVELS, f"levels out of {', '.join(LEVELS)}", levels)
         if levels == "trained":
             return self, []
         numbers, known = sample(range(len(images.names)), _SAMPLE), self.levels if trained else None
@@ -442,9 +447,3 @@ class Preparation:
                 if np.ptp(scene) < 0.5 and np.ptp(scipy.ndimage.gaussian_filter(scene, 2)) < _EMPTY:
                     scene[:] = 0
                 yield np.round(255 * scene).astype(np.uint8), (number, window)
-
-
-def sample(things: Sequence, most: int) -> Sequence:
-    """At most so many of them in their order, chosen at random, always the same."""
-    numbers = np.random.default_rng(0).permutation(len(things))[:most]
-    return [things[number] for number in np.sort(numbers)]

@@ -42,6 +42,7 @@ class Detector(NamedTuple):
         if isinstance(images, (str, Path)):
             images = read_images(Path(images))
         else:
+            images = [*images]
             names = [f"image {number}" for number in range(len(images))]
             pictures = [as_picture(np.asarray(x), n) for x, n in zip(images, names)]
             pictures = [p[..., 0] if p.shape[2:] == (1,) else p for p in pictures]
@@ -62,7 +63,7 @@ def find_model(name: Path | str) -> Path:
     """The folder of this path or, in a checkout, of pretrained weights; or a ConfigError."""
     pretrained = Path(__file__).parents[2] / "reproduce" / "pretrained"
     for folder in (Path(name), pretrained / name):
-        if folder.is_dir():
+        if (folder / "config.json").exists():
             return folder
     names = sorted(config.parent.name for config in pretrained.glob("*/config.json"))
     raise ConfigError(f"expected --model PATH or one of {', '.join(names)}, found {name}")

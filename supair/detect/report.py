@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from supair.config import ConfigError
 from supair.detect.images import Images, as_levels, level_step, luminance
-from supair.run import write_whole
+from supair.run import locked, write_whole
 
 # The first tells that all are ours, so it comes first and goes last.
 _RESULTS = ["boxes.json", "boxes.csv", "contact_sheet.png", "counts.csv", "index.html", "overlays"]
@@ -61,6 +61,7 @@ def check_output(directory: Path, images: Path | None = None) -> None:
         ours = {*_RESULTS, *(image.get("overlay") for image in content["images"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         ours = set()
+    directory.mkdir(parents=True, exist_ok=True)
     folder = directory / "overlays"
     for path in sorted([*directory.glob("*"), *folder.glob("*")]):
         name, left = path.relative_to(directory).as_posix(), path.name.startswith(_PARTIAL)
@@ -73,10 +74,10 @@ def write_results(directory: Path, images: Images, detections, doubts=(), overla
     """Write what `results.detect` returns, all files in place of an earlier result's, with
     overlays of so many images, the first; raises as `check_output`."""
     check_output(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    for left in directory.glob(f"{_PARTIAL}*"):  # by a process that was killed
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory) as beside:
+    here = tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory)
+    with locked(directory), here as beside:
+        for left in {*directory.glob(f"{_PARTIAL}*")} - {Path(beside)}:  # by a killed process
+            shutil.rmtree(left)
         new, old = Path(beside, "new"), Path(beside, "old")
         old.mkdir()
         (new / "overlays").mkdir(parents=True)
@@ -159,7 +160,7 @@ def draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: list, text="") -
     skip, zoom = -(-longer // most), max(1, -(-least // longer))
     levels = picture[::skip, ::skip]
     grey = luminance(levels)
-    contrast = max(np.ptp(grey), 10 * level_step(levels), 1e-6)
+    contrast = max(np.ptp(grey), 10 * level_step(levels), 1e-6 * np.abs(grey).max(), 1e-30)
     stretched = np.clip((as_levels(levels) - grey.min()) / contrast, 0, 1)
     overlay = Image.fromarray(np.uint8(np.round(255 * stretched))).convert("RGB")
     overlay = overlay.resize([zoom * length for length in overlay.size], Image.Resampling.NEAREST)

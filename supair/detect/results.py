@@ -24,9 +24,7 @@ class Detection(NamedTuple):
     """The objects found in one image."""
 
     boxes: np.ndarray  # [objects, 4] (left, top, width, height), image pixels, cut at its edges
-    # [objects], q(N >= i) of the step i that found the object, times the chance that it is one, by
-    # its log_ratio at even odds: sigmoid(log_ratio).
-    score: np.ndarray
+    score: np.ndarray  # [objects], q(N >= i) of the step i that found it, times sigmoid(log_ratio)
     # [objects] nats: the log density of the object's patch, scaled as in the ELBO, less that of the
     # same pixels under the background; what earlier steps hide counts for neither.
     log_ratio: np.ndarray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,8 @@ from supair.metrics import box_iou
 FITS = ("resize", "tile")
 _SAMPLE = 1000  # pixels along an axis that a median is taken of
 # Two boxes are of one object if their IoU, or the share of the smaller that lies in the larger, is
-# above these.  A scene's steps know of each other, and objects may hide each other; two tiles do
-# not.  With the pretrained weights the first pair changes the counts of each data set by less than
-# their sampling error, and the second found digits on large canvases best (F1).
+# above these.  Steps know of each other, tiles do not.  The first pair changes the pretrained
+# models' counts by less than their sampling error; the second found digits on canvases best (F1).
 _DOUBLE_IN_A_SCENE = 0.75, 0.95
 _DOUBLE_ACROSS_TILES = 0.3, 0.6
 
@@ -71,6 +70,12 @@ def _rows(levels: np.ndarray, shape: tuple[int, ...], first: int, last: int) -> 
     near = Image.fromarray(levels[above : int((last + 1) * by) + 2])
     box = 0, first * by - above, levels.shape[1], min(last * by - above, near.height)
     return np.asarray(near.resize((shape[1], last - first), Image.Resampling.BILINEAR, box))
+
+
+def sample(things: Sequence, most: int) -> Sequence:
+    """At most so many of them in their order, chosen at random, always the same."""
+    numbers = np.random.default_rng(0).permutation(len(things))[:most]
+    return [things[number] for number in np.sort(numbers)]
 
 
 def cut_tiles(

@@ -35,10 +35,10 @@ def downsample(images, z_where, patch_size: int, shifts) -> SceneParts:
     uniform in [0, 1) these are the four neighbours with their bilinear weights.  A patch pixel gets
     only one, the first if a box is so large that there are more; they are left to what is behind.
 
-    `visible` and `background_maps` are zeros and ones.  As these and the content have no gradient
-    by z_where, theirs is that of soft ones: of what bilinear crops see; of a patch pixel's chance
-    to get one, which is what is visible times both pitches (the patch pixels' distances in the
-    scene, at most 1); and of a scene pixel's chance to be given away.
+    `visible` and `background_maps` are zeros and ones.  Their gradient by z_where is that of soft
+    ones, and the content's that of bilinear crops: of a patch pixel's chance to get one, which is
+    what is visible times both pitches (its distances in the scene, at most 1), and of a scene
+    pixel's to be given away.
 
     `images` are [batch, B, B], `z_where` [batch, step, 4], `patch_size` is A, and `shifts` are
     [batch, step, 2] in [0, 1], for rows and columns.

@@ -55,9 +55,7 @@ class MixtureSuPAIR(_SeveralSpns):
     An explanation is that of the likeliest class, or, given a seed, of a sampled one.
     """
 
-    def __init__(
-        self, config: ModelConfig, seed: int = 0, object_classes: int = 3, dtype: str = "float32"
-    ):
+    def __init__(self, config: ModelConfig, seed=0, object_classes=3, dtype="float32"):
         super().__init__(config, seed, object_classes, dtype)
         self.class_logits = self.add_weight([object_classes], "zeros", name="class_logits")
 

@@ -74,9 +74,8 @@ def inpaint(model: SuPAIR, images, known, seed=None, leaf_noise: bool = False, r
 def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
     """Scenes from the generative model, [number, B, B], and their description.
 
-    p(N) is truncated at N_max, and p(z_where) is uniform over boxes inside the scene, of the
-    configured sizes; boxes are drawn until the overlap prior accepts them, or ConfigError says that
-    N_max of them find no room.
+    p(N) is truncated at N_max, p(z_where) uniform over boxes of the configured sizes in the scene;
+    they are drawn until the overlap prior accepts them, or ConfigError says that there is no room.
     """
     config = model.config
     rng = np.random.default_rng(seed)
@@ -114,9 +113,9 @@ def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
 def importance_bound(model: SuPAIR, images, samples: int, seed: int = 0):
     """A tighter bound than the ELBO, [batch] in nats (Burda et al., 2016).
 
-    log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), where p sums N out
-    exactly.  It bounds what the ELBO bounds: log p(x) but for p(N), which is not normalised, and
-    p(z_where), left out; a density of pixels for an `ExactSuPAIR` alone (equation 7 has a scale).
+    log of the mean over samples of z_where ~ q of p(x, z_where) / q(z_where), N summed out.  It
+    bounds what the ELBO does: log p(x), with p(N) not normalised, without p(z_where), and a density
+    of pixels for an `ExactSuPAIR` alone (equation 7 has a scale).
     """
     log_ratios = []
     for index in range(samples):

@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from rat_spn import (
-    RegionGraph,
-    RegionGraphError,
-    poon_domingos_region_graph,
-    random_region_graph,
-)
+from rat_spn import RegionGraph, RegionGraphError, poon_domingos_region_graph, random_region_graph
 
 
 @pytest.mark.parametrize("num_variables, depth, repetitions", [(4, 1, 1), (5, 2, 3), (9, 3, 2)])

@@ -35,7 +35,7 @@ def test_the_script_tunes_others_trains_ours_and_writes_a_record(monkeypatch, tm
     monkeypatch.setattr(pictures, "read_rows", lambda run: [{"train_seconds": 7.0}])
     found = SimpleNamespace(detect=lambda images: SimpleNamespace(boxes=[BOXES[:1]]))
     monkeypatch.setattr(pictures.supair, "load", lambda run: found)
-    (tmp_path / "record.json").write_text('{"sets": {"blobs": 7}}')
+    pictures.common.write_json(tmp_path / "record.json", {"sets": {"blobs": 7}})
     options = f"--quick --sets coins --runs {tmp_path} --json {tmp_path}/record.json".split()
     assert pictures.main(options) == 0
     sets = json.loads((tmp_path / "record.json").read_text())["sets"]

@@ -117,8 +117,8 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path, monkeypatch):
 
 
 def test_output_that_is_not_ours_and_numbers_beyond_reason_are_refused(tmp_path, capsys):
-    for name, text in {"ours": '{"rows": []}', "yours": '{"name": 1}'}.items():
-        (tmp_path / name).write_text(text)
+    common.write_json(tmp_path / "ours", {"rows": []})
+    (tmp_path / "yours").write_text('{"rows": []}')
     outputs = [f"--json={tmp_path / name}" for name in ("yours", "missing/a.json", ".")]
     for wrong in (*outputs, "--seeds=0-2147483647", f"--seeds={'1' * 40}"):
         with pytest.raises(SystemExit):

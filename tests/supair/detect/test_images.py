@@ -19,8 +19,10 @@ def arrays(**content):
     return lambda path: np.savez(path, **content)
 
 
-def as_folder(path, counts="", size=2):
+def as_folder(path, counts="", size=2, boxes=""):
     path.mkdir()
+    if boxes:
+        (path / "boxes.csv").write_text(f"image,left,top,width,height\n{boxes}")
     for number, image in enumerate(GREY[:size]):
         Image.fromarray(image).save(path / f"{number:03d}.png")
     if counts:
@@ -135,6 +137,9 @@ def outside(path):
 FOUR = np.zeros([2, 4, 4])
 BAD = {  # how it is made, and what is named beside the path
     "empty": (lambda path: path.mkdir(), ""),
+    "no box": (lambda path: as_folder(path, boxes="000.png,1,2,nan,4\n"), "boxes.csv.*nan"),
+    "two": (lambda p: as_folder(p, "000.png,1\n001.png,0\n", boxes="001.png,1,2,3,4\n"), "000"),
+    "photograph.npy": (lambda path: np.save(path, np.zeros([60, 90, 3])), "or one"),
     "no number": (lambda path: as_folder(path, "000.png,1\n001.png,x\n"), "counts.csv"),
     "negative": (lambda path: as_folder(path, "000.png,1\n001.png,-1\n"), "counts.csv"),
     "twice": (lambda path: as_folder(path, "000.png,1\n000.png,1\n001.png,0\n"), "counts.csv"),
