@@ -11,7 +11,6 @@ import argparse
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +57,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _make(arguments: argparse.Namespace) -> None:
     for dataset in tqdm(arguments.datasets or store.DATASETS, unit="data set", disable=None):
-        start = time.perf_counter()
         store.load(dataset, arguments.seed, arguments.directory, arguments.sizes, arguments.mnist)
         path = store.path_of(dataset, arguments.seed, arguments.directory, arguments.sizes)
-        tqdm.write(f"{path}: there and checked after {time.perf_counter() - start:.1f} s")
+        tqdm.write(f"{path}: there and checked")
 
 
 def _inspect(path: Path) -> None:
@@ -75,7 +73,8 @@ def _inspect(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # if it is closed
+    sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))
+    sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack letters
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
             signal.signal(number, lambda signum, _: sys.exit(128 + signum))  # which tidies up

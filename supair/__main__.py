@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 def train(arguments: argparse.Namespace) -> int:
     """Learn a model of images, or go on with a run that does."""
     output = arguments.output
-    others = {path.name for path in output.iterdir()} - {"lock"} if output.is_dir() else set()
-    good = not others or "config.json" in others
+    others = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    good = others <= {"lock"} or {"config.json", "lock"} <= others
     require(good, f"--output {output} to be a run or empty", ", ".join(sorted(others)[:3]))
     own = {"seed": arguments.seed, "batch_size": arguments.batch_size}
     training = dataclasses.replace(SUPAIR_RECIPES["robust"], **own)
