@@ -70,8 +70,7 @@ def find_model(name: Path | str) -> Path:
 
 
 def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:
-    """The model of a run or of a folder of weights, and how it wants images prepared; TrainingError
-    with a file's name if there is none, or it is damaged."""
+    """The model of a run, or of a folder of weights, and its Preparation; or a TrainingError."""
     directory = Path(directory)
     configuration = read_configuration(directory)
     try:
@@ -86,4 +85,5 @@ def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:
         path = directory / "config.json"
         raise TrainingError(f"{path}: damaged, or not of a SuPAIR ({error})") from None
     load_weights(model, directory)
+    model.inference.centre = preparation.centre
     return model, preparation

@@ -52,9 +52,8 @@ class Doubt(NamedTuple):
 
 
 def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a model finds in scenes [batch, side, side] uint8, at the mean of q(z_where | x): of
-    each step z_pres, left, top, width and height in pixels, score, log_ratio and width as of a
-    `Detection`, [batch, step, 8]; and q(N), [batch, step + 1]."""
+    """What is found in scenes [batch, side, side] uint8 by mean boxes, [batch, step, 8]: z_pres,
+    box in pixels, score, log_ratio and width as of a `Detection`; and q(N), [batch, step + 1]."""
     config = model.config
     noise = tf.zeros([scenes.shape[0], config.num_steps, model.noise_size])
     evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)

@@ -84,8 +84,7 @@ def cut_tiles(
     """Scenes [side, side] that cover an image [height, width] once it is resized, one after the
     other; neighbours share `overlap` pixels, and the image's median fills what lies beyond it.
 
-    Cores overlap a little, as the same object's centre is not quite the same in two tiles; of what
-    both find, `drop_doubles` keeps one.
+    Cores overlap a little, as an object's centre differs between tiles; see `drop_doubles`.
     """
     stride, margin, slack = side - overlap, overlap // 2, overlap / 32
     shape, size = tuple(max(1, round(zoom * n)) for n in levels.shape), levels.shape[::-1]

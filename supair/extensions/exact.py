@@ -40,8 +40,7 @@ def downsample(images, z_where, patch_size: int, shifts) -> SceneParts:
     what is visible times both pitches (its distances in the scene, at most 1), and of a scene
     pixel's to be given away.
 
-    `images` are [batch, B, B], `z_where` [batch, step, 4], `patch_size` is A, and `shifts` are
-    [batch, step, 2] in [0, 1], for rows and columns.
+    `images` are [batch, B, B], `z_where` [batch, step, 4], `shifts` [batch, step, 2] in [0, 1].
     """
     soft = extract_patches(images, z_where, patch_size)
     where, shifts = (tf.transpose(values, [1, 0, 2]) for values in (z_where, shifts))

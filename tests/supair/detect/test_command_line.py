@@ -14,7 +14,7 @@ from supair import __main__
 from supair.config import ConfigError, TrainingError
 from supair.detect.images import Preparation
 
-SQUARES = tiny.scenes(60)
+SQUARES, MEAN = tiny.scenes(60), tiny.scenes(60).images.mean()
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
     with pytest.raises(TrainingError, match="config.json"):
         __main__.main([*train, "--max-objects", "2"])
     detector = supair.load(tmp_path / "run")
-    assert detector.preparation == Preparation(side=12) and detector.model.config.num_steps == 2
+    assert detector.preparation == Preparation(12, centre=(centre := round(MEAN / 255, 4)))
+    assert (detector.model.config.num_steps, detector.model.inference.centre) == (2, centre)
     training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
     assert training["warm_up"]["steps"] == 1 and training["annealing"]["epochs"] == 2  # 0.2 of 4
     (tmp_path / "pictures").mkdir()
