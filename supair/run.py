@@ -205,9 +205,9 @@ def is_finished(rows: list[dict[str, Any]], epochs: int, convergence: Convergenc
 
 
 @contextlib.contextmanager
-def locked(path: Path, timeout: float = 0.0):
-    """Keep other processes from a folder, or a file of it; a copy of the folder is not locked."""
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+def locked(path: Path, name: str = "", timeout: float = 0.0):
+    """Keep other processes from a folder, by a file in it if it is named; copies are not locked."""
+    handle = os.open(path / name, os.O_RDWR | os.O_CREAT if name else os.O_RDONLY, 0o666)
     end = time.monotonic() + timeout
     try:
         while True:
@@ -251,7 +251,7 @@ class RunFolder:
         path = self.directory / "config.json"
         with self._lock, _own_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(locked(self.directory / "lock", self._lock_timeout))
+            self._lock.enter_context(locked(self.directory, "lock", self._lock_timeout))
             if not path.exists():
                 if {"log.jsonl", "checkpoints"} & {*os.listdir(self.directory)}:
                     raise TrainingError(f"{path}: missing beside a log; choose another folder")

@@ -84,8 +84,9 @@ def test_a_wheel_holds_two_packages_and_runs_anywhere(tmp_path):
 
 def test_weights_are_found_by_name_in_a_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "sprites").mkdir()  # without a model
     assert find_model("sprites") == ROOT / "reproduce" / "pretrained" / "sprites"
-    (tmp_path / "sprites").mkdir()
+    (tmp_path / "sprites" / "config.json").touch()
     assert find_model("sprites") == Path("sprites")
     with pytest.raises(ConfigError, match="sprite, .*grid_mnist|grid_mnist.*sprite$"):
         find_model("sprite")

@@ -52,7 +52,6 @@ def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
     rows = [f"{number:02d}.png,{count}\n" for number, count in enumerate(SQUARES.counts)]
     (tmp_path / "pictures" / "counts.csv").write_text("image,count\n" + "".join(rows))
     for output in ("found", "again"):
-        capsys.readouterr()
         paths = arguments(tmp_path, model="run", images="pictures", output=output)
         assert __main__.main(["detect", *paths]) == 0
         printed, said = capsys.readouterr()
