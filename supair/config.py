@@ -267,7 +267,7 @@ class TrainingConfig:
     # What an object must be worth in training, as a share of a square box of middle width full of
     # background (SuPAIR; ours).  As the background gets sharper a pixel that no box holds costs
     # more, and p(N) hardly anything: second boxes pay for what the first leaves over.  So the loss,
-    # but not the bound, has this share of such a box's log density added an object, once warm.
+    # but not the bound, has this share of that box's log density added an object, after warm-up.
     object_price: float = 0.0
 
     def __post_init__(self):

@@ -103,7 +103,7 @@ class Evaluator:
         return row, z_pres, boxes, counts
 
     def full(self) -> dict[str, Any]:
-        """Besides, ELBOs, by terms and of training scenes, confusion of counts, fit of boxes."""
+        """Besides, the ELBO, its terms, `train_elbo_mean`, confusion of counts, how boxes fit."""
         row, z_pres, boxes, counts = self._describe(examples=True)
         terms = self._elbo_terms(self._images, len(self.scenes))
         row["elbo"] = float(terms.sum())

@@ -37,7 +37,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeEr
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, then rename it; OSError if no plain file is there."""
+    """Write a file beside its place, sync, rename; OSError if a link, device or folder is there."""
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise OSError(errno.EEXIST, "there already, and no plain file", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -74,8 +74,7 @@ def write_results(directory: Path, images: Images, detections, doubts=(), overla
     """Write what `results.detect` returns, all files in place of an earlier result's, with
     overlays of so many images, the first; raises as `check_output`."""
     check_output(directory)
-    here = tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory)
-    with locked(directory), here as beside:
+    with locked(directory), tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=directory) as beside:
         for left in {*directory.glob(f"{_PARTIAL}*")} - {Path(beside)}:  # by a killed process
             shutil.rmtree(left)
         new, old = Path(beside, "new"), Path(beside, "old")

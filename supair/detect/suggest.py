@@ -15,7 +15,7 @@ from supair.detect.tiles import sample
 
 _IMAGES, _CROP = 60, 1000  # how many are looked at, and pixels along a side of their middle
 _SMOOTHING = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # pixels; the first that leaves few specks
-_GROUND, _EVEN = 0.15, 150  # of the longer side, to smooth an image to its ground; if longer
+_GROUND, _EVEN = 0.15, 150  # an image smoothed by this share of its side is its ground, if larger
 _GOOD = 0.85  # share of the pieces that may be objects
 _MARGINS = 0.65, 1.35  # of boxes, around the sizes of objects
 _SIDE, _TILE_SIDE = 14, 18  # pixels of an object in a scene that is an image, and in a tile

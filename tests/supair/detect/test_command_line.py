@@ -48,7 +48,7 @@ def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
     (tmp_path / "pictures").mkdir()
     for number, image in enumerate(SQUARES.images):
         Image.fromarray(image).save(tmp_path / "pictures" / f"{number:02d}.png")
-    counts = detector.detect(tmp_path / "pictures").counts
+    counts, _ = detector.detect(tmp_path / "pictures").counts, capsys.readouterr()
     rows = [f"{number:02d}.png,{count}\n" for number, count in enumerate(SQUARES.counts)]
     (tmp_path / "pictures" / "counts.csv").write_text("image,count\n" + "".join(rows))
     for output in ("found", "again"):
