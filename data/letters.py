@@ -26,10 +26,11 @@ def draw_letters(rng: np.random.Generator) -> tuple[Image.Image, int]:
     """A picture with 0 to 3 letters apart, in dark ink on tinted paper, and their number."""
     paper = rng.integers(200, 245) + rng.integers(-10, 11, 3)
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), tuple(map(int, paper)))
-    pen = ImageDraw.Draw(picture)
     taken = np.zeros([_HEIGHT, _WIDTH], bool)
-    drawn, count = 0, int(rng.integers(0, _MAX_LETTERS + 1))
+    drawn, tries, count = 0, 0, int(rng.integers(0, _MAX_LETTERS + 1))
     while drawn < count:
+        if (tries := tries + 1) > 1000:  # no room is left
+            return draw_letters(rng)
         font = load_font(str(rng.choice(_FONTS)), int(rng.integers(*_TYPE_HEIGHTS)))
         letter = str(rng.choice(list(LETTERS)))
         left, top, right, bottom = map(int, font.getbbox(letter))
@@ -39,7 +40,7 @@ def draw_letters(rng: np.random.Generator) -> tuple[Image.Image, int]:
         around = np.s_[y - _GAP : y + height + _GAP + 1, x - _GAP : x + width + _GAP + 1]
         if not taken[around].any():
             ink = tuple(map(int, rng.integers(0, 110, 3)))
-            pen.text((x - left, y - top), letter, font=font, fill=ink)
+            ImageDraw.Draw(picture).text((x - left, y - top), letter, font=font, fill=ink)
             taken[y : y + height + 1, x : x + width + 1] = True
             drawn += 1
     grain = rng.normal(0, 4, [_HEIGHT, _WIDTH, 3])

@@ -54,12 +54,12 @@ def train(arguments: argparse.Namespace) -> int:
     most = 3 * 10**9 // one.itemsize
     scenes = np.fromiter((scene for scene, _ in itertools.islice(prepared, most + 1)), one)
     require(len(scenes) <= most, f"less than {most} scenes: fewer images, larger objects", "more")
-    preparation = dataclasses.replace(preparation, centre=round(float(scenes.mean()) / 255, 4))
     noise, of_object, of_background = suggestions.suggest_variances(scenes)
     of_object = arguments.object_variance or of_object
     of_background = arguments.background_variance or of_background
     spns = {"object": object_spn(*of_object), "background": background_spn(*of_background)}
-    config = dataclasses.replace(config, **spns)
+    mean = round(float(scenes.mean()) / 255, 4)
+    config = dataclasses.replace(config, scene_mean=mean, **spns)
     identity = {
         "preparation": dataclasses.asdict(preparation),
         "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes).hexdigest()},
@@ -85,7 +85,6 @@ def train(arguments: argparse.Namespace) -> int:
     )
     options = {"title": str(output), "compiled": arguments.xla, "identity": identity}
     model = supair.SuPAIR(config, arguments.seed)
-    model.inference.centre = preparation.centre
     *_, last = supair.train(output, model, data, training, epochs, **options)
     print(f"ELBO {last['train_elbo']:.0f} nats a scene in training, {last['elbo']:.0f} on {those}")
     if last["accuracy"] is None:

@@ -95,6 +95,9 @@ class ModelConfig:
     num_steps: int = 3  # N_max
     lstm_units: int = 256  # section 3.4
     hidden_units: int = 50  # section 3.4
+    # Subtracted from the LSTM's input: else, on a bright ground, a step of Adam moves all units by
+    # the sum of the pixels, and they saturate before anything is learned (ours; the paper's is 0).
+    scene_mean: float = 0.0
     # Means of q(z_where), and below its standard deviations, squashed by sigmoids m (code):
     scale_min: float = 0.3  # width / A = scale_min + (scale_max - scale_min) m_1
     scale_max: float = 0.9
@@ -121,6 +124,7 @@ class ModelConfig:
             require(0 < bounds[0] <= bounds[1] < LARGEST, f"0 < {low} <= {high}", bounds)
         _require_positive(self, "where_scale_max", "overlap_rate", "fixed_background_scale")
         require(0 < self.position_max <= 1, "position_max in (0, 1]", self.position_max)
+        require(0 <= self.scene_mean <= 1, "scene_mean in [0, 1]", self.scene_mean)
         for name in ("count_log_weight", "count_penalty"):
             require(abs(getattr(self, name)) < LARGEST, f"a finite {name}", getattr(self, name))
         kinds = isinstance(self.object, SpnConfig), isinstance(self.background, SpnConfig | None)

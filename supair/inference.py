@@ -56,14 +56,11 @@ class InferenceNetwork(keras.layers.Layer):
 
     Called with images [batch, scene_size, scene_size] in [0, 1].  Every step sees the same scene,
     so its product with the kernel is computed once.  The seed decides the initial weights.
-
-    `centre` is subtracted from scenes: else, on a bright ground, a step of Adam moves all units by
-    the sum of the pixels, and they saturate before anything is learned.
     """
 
     def __init__(self, config: ModelConfig, seed: int, dtype: str = "float32", **kwargs):
         super().__init__(dtype=dtype, **kwargs)
-        self.config, self.centre = config, 0.0
+        self.config = config
         units, pixels = config.lstm_units, config.scene_size**2
         # Glorot-uniform over [pixels + units, 4 units]: these are the upper and lower part.
         limit = math.sqrt(6 / (pixels + units + 4 * units))
@@ -89,7 +86,7 @@ class InferenceNetwork(keras.layers.Layer):
     def call(self, images) -> SceneDescription:
         config = self.config
         require_side(images, config.scene_size)
-        flat = tf.reshape(images - self.centre, [-1, config.scene_size**2])  # [batch, B²]
+        flat = tf.reshape(images - config.scene_mean, [-1, config.scene_size**2])  # [batch, B²]
         from_scene = tf.matmul(flat, self.kernel) + self.bias  # [batch, 4 units]
         cell, states = 0.0, []
         for _ in range(config.num_steps):

@@ -383,7 +383,6 @@ class Preparation:
     # Images whose own levels differ by more than this have these, see `Levels`; None: none have.
     tolerance: float | None = None
     zoom: float = 1.0  # scene pixels to one of an image that is cut into tiles
-    centre: float = 0.0  # what the inference network sees scenes less, see there
 
     def __post_init__(self):
         require(self.fit in (None, *FITS), f"a fit out of None, {', '.join(FITS)}", self.fit)

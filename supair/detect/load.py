@@ -85,5 +85,4 @@ def load_model(directory: Path | str) -> tuple[supair.SuPAIR, Preparation]:
         path = directory / "config.json"
         raise TrainingError(f"{path}: damaged, or not of a SuPAIR ({error})") from None
     load_weights(model, directory)
-    model.inference.centre = preparation.centre
     return model, preparation

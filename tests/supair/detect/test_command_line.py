@@ -41,8 +41,9 @@ def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
     with pytest.raises(TrainingError, match="config.json"):
         __main__.main([*train, "--max-objects", "2"])
     detector = supair.load(tmp_path / "run")
-    assert detector.preparation == Preparation(12, centre=(centre := round(MEAN / 255, 4)))
-    assert (detector.model.config.num_steps, detector.model.inference.centre) == (2, centre)
+    assert detector.preparation == Preparation(12)
+    config = detector.model.config
+    assert (config.num_steps, config.scene_mean) == (2, round(MEAN / 255, 4))
     training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
     assert training["warm_up"]["steps"] == 1 and training["annealing"]["epochs"] == 2  # 0.2 of 4
     (tmp_path / "pictures").mkdir()

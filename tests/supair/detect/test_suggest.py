@@ -13,10 +13,14 @@ def sizes_of(pictures):
     return find_sizes(images, Preparation().adapted(images, trained=False)[0])
 
 
-@pytest.mark.parametrize("dataset", data.DATASETS)
+GROUND = np.kron(np.random.default_rng(0).random([10, 10]), np.ones([5, 5])) / 2
+
+
+@pytest.mark.parametrize("dataset", [*data.DATASETS, "on a ground"])
 def test_sizes_and_numbers_in_the_papers_scenes(dataset):
-    test = data.make(dataset, 0, (1, 60))["test"]
-    sizes = sizes_of(test.images / np.float32(test.white))
+    ground = GROUND * (dataset == "on a ground")  # the same in all pictures
+    test = data.make("multi_mnist" if ground.any() else dataset, 0, (1, 60))["test"]
+    sizes = sizes_of(np.maximum(test.images / np.float32(test.white), ground))
     true = np.concatenate([boxes[:n] for boxes, n in zip(test.boxes, test.counts)])[:, 2:]
     small, middle, large = sizes.quantiles
     assert middle == pytest.approx(np.median(true.max(axis=1)), abs=2)
