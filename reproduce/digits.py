@@ -1,11 +1,9 @@
-"""What `rat_spn` does alone, on MNIST: densities by EM and by Adam, of random halves (RAT-SPN) and
-of rectangles (Poon-Domingos); digits filled in; and classes, with pixels missing.
+"""What `rat_spn` does alone, on MNIST: densities by EM and by Adam; digits filled in; and classes,
+with pixels missing.
 
 Usage: python reproduce/digits.py
 Grey levels are (level + u) / 256, u uniform in [0, 1).
 """
-
-import itertools
 
 import common
 import numpy as np
@@ -16,9 +14,7 @@ from data.scenes import load_mnist
 PIXELS, COLUMNS = 28 * 28, 12
 EPOCHS, RATE = 12, 0.03  # Adam's falls to 0 with a cosine
 VARIANCES = 0.01, 0.25  # bounds; grey levels have at most 0.25
-# Components and sums: the paper's object model, and one with about as many parameters.
-SPNS = {"random": (20, 20), "rectangles": (64, 11)}
-FITS = list(itertools.product(SPNS, ("Adam", "EM")))
+METHODS, SIZES = ("Adam", "EM"), (20, 20)  # components and sums
 CLASS_SIZES = {"num_components": 10, "num_sums": 10, "variance_min": 0.3, "variance_max": 2.0}
 MISSING = 0.0, 0.25, 0.5, 0.75, 0.9  # shares of pixels
 
@@ -44,18 +40,16 @@ def batched(function, x: np.ndarray) -> np.ndarray:
     return np.concatenate([function(x[k : k + 1000]) for k in range(0, len(x), 1000)])
 
 
-def fit_density(structure: str, method: str, train: np.ndarray, test: np.ndarray, seed: int):
-    """An SPN, and its row of the record with the test nats a digit after every pass."""
-    from rat_spn import RatSpn, fit, poon_domingos_region_graph, random_region_graph
+def fit_density(method: str, train: np.ndarray, test: np.ndarray, seed: int):
+    """An SPN as the object model, and its row of the record: the test nats after every pass."""
+    from rat_spn import RatSpn, fit, random_region_graph
 
-    graph = poon_domingos_region_graph(28, 28, step=14, depth=2)
-    if structure == "random":
-        graph = random_region_graph(PIXELS, depth=2, repetitions=6, seed=seed)
-    spn = start(RatSpn(graph, *SPNS[structure], *VARIANCES, seed=seed), train, seed)
+    graph = random_region_graph(PIXELS, depth=2, repetitions=6, seed=seed)
+    spn = start(RatSpn(graph, *SIZES, *VARIANCES, seed=seed), train, seed)
     nats, optimizer = [], "em" if method == "EM" else adam(len(train))
     measure = {"on_epoch_end": lambda _: nats.append(float(np.mean(batched(spn.log_prob, test))))}
     fit(spn, train, None, optimizer, EPOCHS, seed=seed, **measure)
-    row = {"structure": structure, "method": method, "seed": seed, "nats": nats}
+    row = {"method": method, "seed": seed, "nats": nats}
     return spn, row | {"parameters": spn.count_params()}
 
 
@@ -110,9 +104,9 @@ def draw(found: dict[str, list[dict]], rows: dict):
     curves, images = figure.subfigures(2, height_ratios=[2, 3])
     left, right = curves.subplots(1, 2)
     for row in found["densities"]:
-        kind = row["structure"], row["method"]
-        label = ", ".join(kind) if row["seed"] == found["classes"][0]["seed"] else None
-        left.plot(range(1, EPOCHS + 1), row["nats"], label=label, color=f"C{FITS.index(kind)}")
+        label = row["method"] if row["seed"] == found["classes"][0]["seed"] else None
+        color = f"C{METHODS.index(row['method'])}"
+        left.plot(range(1, EPOCHS + 1), row["nats"], label=label, color=color)
     left.set(xlabel="passes over the digits", ylabel="test nats a digit")
     left.legend()
     for row in found["classes"]:
@@ -135,8 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     for seed in options.seeds or range(3):
         rng = np.random.default_rng(seed)
         digits = [(part + rng.random(part.shape, np.float32)) / np.float32(256) for part in levels]
-        for kind in FITS:
-            spn, row = fit_density(*kind, *digits, seed)
+        for method in METHODS:
+            spn, row = fit_density(method, *digits, seed)
             found["densities"].append(row)
             print(row)
         rows, scores = fill_in(spn, digits[1], seed)

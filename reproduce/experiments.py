@@ -14,6 +14,7 @@ from data import DATASETS, SIZES
 from supair import config as presets
 from supair.run import read_configuration, read_rows, require_configuration
 
+BEST_VIEW = "best_view.json"  # a run's last row by the best of mirrored views, beside its log
 PAPER_SEEDS = (0, 1, 2, 3, 4)  # five runs of everything, as in the paper
 RECIPES = ("paper", "robust")
 DATA_SEED = 0  # all runs see the same scenes
@@ -36,7 +37,6 @@ _RECTANGLES = {
     "background": {"structure": "poon_domingos", "depth": 2},
 }
 _PER_STEP = "extensions.object_models.PerStepSuPAIR"
-_MIXTURE = "extensions.object_models.MixtureSuPAIR"
 _AIR = {
     "recipes": presets.AIR_RECIPES,
     "class_name": "air.AIR",
@@ -49,7 +49,6 @@ MODELS = {
     "supair_poon_domingos": Model("SuPAIR, Poon-Domingos", _PAPER, _RECTANGLES),
     "supair_exact": Model("SuPAIR, exact", class_name="extensions.exact.ExactSuPAIR"),
     "supair_per_step": Model("SuPAIR, SPN per step", _PAPER, class_name=_PER_STEP),
-    "supair_mixture": Model("SuPAIR, mixture of SPNs", _PAPER, class_name=_MIXTURE),
     "air": Model("AIR", **_AIR),
     "air_linear": Model("AIR, linear heads", changes={"head_units": 0}, **_AIR),
 }
@@ -61,6 +60,7 @@ TITLES = {
     "multi_mnist_3": "Multi-MNIST, 0-3 digits, N_max 4",
     "multi_mnist_80": "80 × 80 pixels, 0-4 digits, N_max 6",
     **{name: model.title for name, model in MODELS.items()},
+    "best_view": "SuPAIR, best view",
 }
 
 
@@ -157,6 +157,8 @@ class Experiment:
         if rows := read_rows(folder, with_tensors):
             checksum = read_configuration(folder).get("data", {}).get("checksum")
             require_configuration(folder, self.configuration(checksum))
+            if (folder / BEST_VIEW).exists():
+                rows[-1]["best_view"] = read_configuration(folder, BEST_VIEW)
         return rows
 
     @property

@@ -1,7 +1,6 @@
 """Figure 6: SuPAIR and AIR on noisy and grid scenes, their boxes and their reconstructions.
 
     python reproduce/fig6_noise.py               trains what is missing of one seed, then draws
-    python reproduce/fig6_noise.py --quick       3 epochs, kept apart in RUNS/quick
     python reproduce/fig6_noise.py --pretrained  at once, with the pretrained weights
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction;
@@ -24,7 +23,6 @@ from supair.run import load_weights, read_configuration
 PRETRAINED = common.ROOT / "reproduce" / "pretrained"
 MODELS, RECIPE = ("supair", "air"), "robust"
 DATASETS, COLUMNS = ("noisy_mnist", "grid_mnist"), 4
-QUICK_EPOCHS = 3
 
 
 class Row(NamedTuple):
@@ -92,8 +90,7 @@ def draw(halves: dict[str, list[Row]]):
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     wanted = [Experiment(m, d, RECIPE, options.seed) for d in DATASETS for m in MODELS]
-    epochs = QUICK_EPOCHS if options.quick else PAPER_EPOCHS
-    if not options.pretrained and train_missing(wanted, epochs, False, options):
+    if not options.pretrained and train_missing(wanted, PAPER_EPOCHS, False, options):
         return 1
     common.save_figure(draw(collect(options)), options.output / "fig6_noise")
     return 0
@@ -102,14 +99,12 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     parser.add_argument("--seed", type=common.seed, default=0, help="of the runs (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="3 epochs, in RUNS/quick")
     parser.add_argument("--pretrained", action="store_true", help="train nothing")
     common.add_output(parser)
     common.add_training(parser)
     options = parser.parse_args(argv)
     if options.pretrained and options.seed:
         parser.error("argument --seed: the pretrained weights are of seed 0")
-    options.runs = options.runs / "quick" if options.quick else options.runs
     return options
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import common
 import numpy as np
 
-from reproduce.experiments import Experiment
+from reproduce.experiments import BEST_VIEW, Experiment
 from supair import run
 from supair.config import ConfigError, TrainingError
 
@@ -80,6 +80,7 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
                     raise ConfigError(f"expected seed {seed}'s step {step}, {length} an epoch")
             if step % length:
                 raise ConfigError(f"seed {seed} ends within an epoch")
+            rows[-1] |= {k: v for k, v in provenance[seed].items() if k == "best_view"}
     except (*_DAMAGED, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
         raise ConfigError(f"{place}: {error!r}") from None
     return record
@@ -179,6 +180,9 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         sessions = {str(row["provenance"]): row["provenance"] for row in rows if "elbo" in row}
         about = {"sessions": [*sessions.values()], "note": options.note}
         about["seconds_per_step"] = options.seconds_per_step
+        if (directory / BEST_VIEW).exists():
+            best = run.read_configuration(directory, BEST_VIEW)
+            about["best_view"] = {k: v for k, v in best.items() if k not in ("script", "examples")}
         if left_out := sum(row.get("seconds_left_out", 0) for row in rows):
             about["seconds_left_out"] = left_out  # in which the process stood still
         if options.pretrained:

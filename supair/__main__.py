@@ -29,7 +29,7 @@ from supair.detect.images import LEVELS, Images, Preparation, read_images
 from supair.detect.load import find_model, load_model
 from supair.detect.tiles import FITS, tile_overlap
 from supair.metrics import count_hits
-from supair.scenes import split
+from supair.scenes import InMemoryScenes
 
 LEAST_EPOCH = 250  # steps; a set that has fewer is gone through several times an epoch
 
@@ -64,7 +64,7 @@ def train(arguments: argparse.Namespace) -> int:
         "preparation": dataclasses.asdict(preparation),
         "images": {"number": len(scenes), "checksum": hashlib.sha256(scenes).hexdigest()},
     }
-    data = split(scenes, None if layout.fit == "tile" else images.counts, arguments.seed)
+    data = _split(scenes, None if layout.fit == "tile" else images.counts, arguments.seed)
     steps_per_epoch = max(LEAST_EPOCH, len(data["train"]) // training.batch_size)
     epochs = -(-arguments.steps // steps_per_epoch)
     annealing = dataclasses.replace(training.annealing, epochs=epochs)
@@ -92,6 +92,16 @@ def train(arguments: argparse.Namespace) -> int:
     else:
         print(f"{last['accuracy']:.1%} of the counts of {those} are right")
     return 0
+
+
+def _split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
+    """Scenes, shuffled in place, and a tenth, at most 1000, held out; all are both if few."""
+    order = np.random.default_rng(seed).permutation(len(scenes))
+    np.random.default_rng(seed).shuffle(scenes)  # in the same order
+    held_out = min(1000, len(scenes) // 10)
+    parts = {"train": slice(held_out, None), "test": slice(held_out or None)}
+    counts_of = {n: None if counts is None else counts[order[parts[n]]] for n in parts}
+    return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}
 
 
 def detect(arguments: argparse.Namespace) -> int:

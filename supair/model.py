@@ -190,7 +190,7 @@ class SuPAIR(keras.Model):
                 penalty *= tf.reduce_mean(description.z_pres[:, -1])
             z_pres = mix_with_dropout(description.z_pres, warm_up.keep_prob, weight)
             description = description._replace(z_pres=z_pres)
-        terms = self._evaluate(images, description, noise).elbo
+        terms = self.evaluate_description(images, description, noise).elbo
         elbo = tf.reduce_mean(terms.total)
         if config.object_price:
             of_a_pixel = tf.nn.relu(tf.reduce_mean(terms.background)) / self.config.scene_size**2
@@ -217,9 +217,10 @@ class SuPAIR(keras.Model):
           images: [batch, scene_size, scene_size] in [0, 1].
           noise: [batch, step, noise_size], standard normal; zeros put the boxes at q's mean.
         """
-        return self._evaluate(images, self.inference(images), noise)
+        return self.evaluate_description(images, self.inference(images), noise)
 
-    def _evaluate(self, images, description: SceneDescription, noise) -> Evaluation:
+    def evaluate_description(self, images, description: SceneDescription, noise) -> Evaluation:
+        """The same of another q(z | x) than the inference network's."""
         config = self.config
         z_where = description.where_loc + description.where_scale * noise[..., :4]
         parts = self.extract_patches(images, z_where, noise[..., 4:])

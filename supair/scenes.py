@@ -72,13 +72,3 @@ def read_levels(images) -> tuple[np.ndarray, int]:
 def require_side(images, side: int) -> None:
     """Refuse a batch of scenes of another size with a ConfigError."""
     require(images.shape[1:] == (side, side), f"scenes [batch, {side}, {side}]", images.shape)
-
-
-def split(scenes: np.ndarray, counts: np.ndarray | None, seed: int) -> dict[str, InMemoryScenes]:
-    """Scenes, shuffled in place, and a tenth, at most 1000, held out; all are both if few."""
-    order = np.random.default_rng(seed).permutation(len(scenes))
-    np.random.default_rng(seed).shuffle(scenes)  # in the same order
-    held_out = min(1000, len(scenes) // 10)
-    parts = {"train": slice(held_out, None), "test": slice(held_out or None)}
-    counts_of = {n: None if counts is None else counts[order[parts[n]]] for n in parts}
-    return {name: InMemoryScenes(scenes[parts[name]], counts_of[name]) for name in parts}

@@ -17,7 +17,6 @@ _MODULES = {  # of the classes that a configuration may name; they bring TensorF
     "SuPAIR": "supair.model",
     "ExactSuPAIR": "supair.extensions.exact",
     "PerStepSuPAIR": "supair.extensions.object_models",
-    "MixtureSuPAIR": "supair.extensions.object_models",
 }
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 import supair
 from supair.detect.images import Images, Preparation
 from supair.detect.tiles import drop_doubles
+from supair.extensions.best_view import BestView
 
 _BATCH = 250  # scenes at once
 _MOST, _FEW = 0.9, 10  # share of boxes, and least number of boxes or images, to have doubts about
@@ -51,7 +52,7 @@ class Doubt(NamedTuple):
         return f"{few}{more}: {self.text}"
 
 
-def describe(model: supair.SuPAIR, scenes) -> tuple[tf.Tensor, tf.Tensor]:
+def describe(model: supair.SuPAIR | BestView, scenes) -> tuple[tf.Tensor, tf.Tensor]:
     """What is found in scenes [batch, side, side] uint8 by mean boxes, [batch, step, 8]: z_pres,
     box in pixels, score, log_ratio and width as of a `Detection`; and q(N), [batch, step + 1]."""
     config = model.config
@@ -69,6 +70,7 @@ def detect(model, preparation: Preparation, images: Images, levels="auto", min_s
     """A Detection for every image, without objects of a lower score, and a list of Doubts, which
     are printed, too; for `levels` and errors see `Preparation`."""
     preparation, said = preparation.adapted(images, levels)
+    model = BestView(model)
     compiled = tf.function(lambda x: describe(model, x), jit_compile=True, autograph=False)
     parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
     pieces = preparation.scenes(images)

@@ -5,7 +5,7 @@ import pytest
 from tiny_reproduce import row, write_run
 
 from data import DATASETS
-from reproduce import experiments, fig4_progress, fig5_learning, fig6_noise
+from reproduce import experiments, fig4_progress, fig5_learning, fig6_noise, train
 from reproduce.experiments import Experiment
 from supair.config import TrainingError
 
@@ -82,11 +82,14 @@ def test_figure_4_shows_the_boxes_of_the_log(small, tmp_path, monkeypatch):
 
 
 def test_figure_6_trains_what_is_missing_and_draws_it(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fig6_noise, "QUICK_EPOCHS", 1)
+    for module in (fig6_noise, train):
+        monkeypatch.setattr(module, "PAPER_EPOCHS", 1)
     monkeypatch.setattr(fig6_noise, "DATASETS", ("noisy_mnist",))
-    options = [*small, "--output", str(tmp_path), "--quick"]
+    options = [*small, "--output", str(tmp_path)]
     assert fig6_noise.main(options) == 0
-    assert (tmp_path / "runs/quick/air/noisy_mnist/robust/seed0/log.jsonl").exists()
+    assert (tmp_path / "runs/air/noisy_mnist/robust/seed0/log.jsonl").exists()
+    last = Experiment("supair", "noisy_mnist", "robust", 0).read_rows(tmp_path / "runs")[-1]
+    assert last["elbo"] - 1 < last["best_view"]["elbo"] < 0 and last["best_view"]["epoch"] == 1
     assert (tmp_path / "fig6_noise.png").exists() and (tmp_path / "fig6_noise.pdf").exists()
     [(title, rows)] = fig6_noise.collect(fig6_noise.parse(options)).items()
     assert "SuPAIR 1, AIR 1" in title and len(rows) == 6

@@ -51,11 +51,14 @@ def test_published_recorded_and_own_runs_stand_side_by_side(recorded, tmp_path, 
 def test_recorded_runs_alone(recorded, capsys, tmp_path):
     """Every seed has a line or, if it has not got so far, is named."""
     path = tmp_path / "table.json"
+    recorded.rows[7][-1]["best_view"] = row(312, 2.0, 0.95, 210.0)
     assert table2.main(["--recorded", *OPTIONS, "--recipe", "robust", "--json", str(path)]) == 0
-    total, first, second, missing = shown(capsys, "Sprites", "  seed", "Not at 2 epochs")
+    lines = shown(capsys, "Sprites", "  seed", "Not at 2 epochs")
+    total, first, second, best, of_seed, missing = lines
+    assert best.startswith("Sprites - 95.0 - 210 90") and of_seed.startswith("seed 7, epoch 2 95.0")
     assert total.endswith("25.0 ± 0.0 936 ± 0") and missing.endswith("seeds 8")
     assert first.startswith("seed 0, epoch 2 90.0") and second.startswith("seed 7, epoch 2 80.0")
-    [at_end, converged] = json.loads(path.read_text())["rows"]
+    [at_end, _, converged] = json.loads(path.read_text())["rows"]
     found = at_end["results"]["recorded"]
     assert (found["7"]["accuracy"], found["7"]["elbo"], found["8"]) == (0.8, 200.0, None)
     assert (at_end["budget"], converged["budget"]) == ("2 epochs", "converged")

@@ -10,7 +10,7 @@ import pytest
 from supair import config as c
 from supair.config import ConfigError, ModelConfig, background_spn, object_spn
 from supair.extensions.exact import ExactSuPAIR
-from supair.extensions.object_models import MixtureSuPAIR, PerStepSuPAIR
+from supair.extensions.object_models import PerStepSuPAIR
 from supair.model import SuPAIR
 
 OF_AN_SPN = dataclasses.asdict(object_spn())
@@ -81,7 +81,6 @@ def test_settings_of_another_form_are_refused(wrong):
         (SuPAIR, 5, 5, 3, 2, False),
         (ExactSuPAIR, 9, 3, 2, 1, True),
         (PerStepSuPAIR, 7, 2, 3, 1, False),
-        (MixtureSuPAIR, 8, 7, 2, 2, True),
     ],
 )
 def test_a_configuration_that_is_accepted_works(kind, scene, patch, steps, repetitions, background):

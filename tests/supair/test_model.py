@@ -20,7 +20,7 @@ from supair.config import (
     object_spn,
 )
 from supair.extensions.exact import ExactSuPAIR
-from supair.extensions.object_models import MixtureSuPAIR, PerStepSuPAIR
+from supair.extensions.object_models import PerStepSuPAIR
 from supair.geometry import crop, extract_patches, patch_points
 from supair.inference import SceneDescription
 from supair.model import SuPAIR, mix_with_dropout
@@ -38,7 +38,6 @@ MODELS = {
     "no background": (SuPAIR, NO_BACKGROUND),
     "exact": (ExactSuPAIR, tiny.MODEL),
     "per step": (PerStepSuPAIR, tiny.MODEL),
-    "mixture": (MixtureSuPAIR, tiny.MODEL),
     "air": (AIR, AIR_CONFIG),
 }
 every_model = pytest.mark.parametrize("kind, config", MODELS.values(), ids=MODELS)

@@ -66,7 +66,7 @@ def test_a_model_is_trained_goes_on_and_detects(tmp_path, train, capsys):
 
 def test_training_scenes_are_not_held_out():
     scenes = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], [1, 12, 12])
-    parts = __main__.split(scenes, np.arange(20), seed=0)
+    parts = __main__._split(scenes, np.arange(20), seed=0)
     train, test = (parts[name].images[:, 0, 0].tolist() for name in ("train", "test"))
     assert len(test) == 2 and sorted(train + test) == list(range(20)) and train != sorted(train)
     assert parts["train"].counts.tolist() == train

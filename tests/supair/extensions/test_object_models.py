@@ -1,11 +1,10 @@
-"""One object SPN a step, and a mixture of them."""
+"""One object SPN a step."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
 import tiny
 
-from supair.extensions.object_models import MixtureSuPAIR, PerStepSuPAIR
+from supair.extensions.object_models import PerStepSuPAIR
 from supair.geometry import SceneParts
 from supair.model import SuPAIR
 
@@ -21,17 +20,13 @@ def tell_index(model):
     return lambda spn, patches, visible, seed: tf.fill([len(patches)], names.index(spn.name))
 
 
-@pytest.mark.parametrize("kind, number", [(PerStepSuPAIR, 2), (MixtureSuPAIR, 3)])
-def test_other_spns_have_structures_and_weights_of_their_own(kind, number):
-    model, shared = kind(tiny.MODEL, seed=1), SuPAIR(tiny.MODEL, seed=1)
-    assert len(model.object_spns) == number
-    weights = [np.asarray(spn.leaf_layer.mean) for spn in (shared.object_spn, *model.object_spns)]
-    np.testing.assert_array_equal(weights[0], weights[1])
-    regions = [np.concatenate(spn.graph.regions) for spn in model.object_spns]
-    for first in range(number):
-        for second in range(first):
-            assert not np.any(weights[1 + first] == weights[1 + second])
-            assert not np.array_equal(regions[first], regions[second])
+def test_other_spns_have_structures_and_weights_of_their_own():
+    model, shared = PerStepSuPAIR(tiny.MODEL, seed=1), SuPAIR(tiny.MODEL, seed=1)
+    spns = [shared.object_spn, *model.object_spns]
+    of_shared, *weights = (np.asarray(spn.leaf_layer.mean) for spn in spns)
+    np.testing.assert_array_equal(of_shared, weights[0])
+    assert len(weights) == 2 and not np.any(weights[0] == weights[1])
+    assert not np.array_equal(*(np.concatenate(spn.graph.regions) for spn in model.object_spns))
 
 
 def test_every_step_has_its_own_object_model():
@@ -52,26 +47,3 @@ def test_every_step_has_noise_of_its_own():
     explain = lambda spn, x, observed, seed: spn.sample_conditional(x, observed, seed)  # noqa: E731
     first, second = np.asarray(model.explain_objects(parts, explain, seed=(1, 2)))
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
-
-
-def test_mixture_by_hand():
-    """log sum_k w_k p_k; explanations come from the likeliest class, or a sampled one."""
-    model = MixtureSuPAIR(tiny.MODEL, seed=1)
-    weights = np.array([0.5, 0.3, 0.2])
-    model.class_logits.assign(np.log(weights))
-    parts = parts_of(model)
-    flat = [np.reshape(values, [-1, 36]) for values in (parts.patches, parts.visible)]
-    densities = [np.exp(spn.log_prob(*flat)) for spn in model.object_spns]
-    by_class = np.stack(densities) * weights[:, None]
-    expected = np.log(by_class.sum(axis=0)).reshape(2, 8).T
-    np.testing.assert_allclose(model.log_p_objects(parts), expected, rtol=1e-5, atol=1e-4)
-    told = np.ravel(model.explain_objects(parts, tell_index(model)))
-    np.testing.assert_array_equal(told, by_class.argmax(axis=0))
-    reconstructions = np.stack([spn.reconstruct(*flat) for spn in model.object_spns])
-    best = reconstructions[told, np.arange(16)]
-    np.testing.assert_allclose(np.reshape(model.reconstruct_objects(parts), [-1, 36]), best)
-    patches, visible = (tf.tile(values[:1, :1], [2, 8000, 1, 1]) for values in parts[:2])
-    parts = parts._replace(patches=patches, visible=visible)
-    told = model.explain_objects(parts, tell_index(model), seed=(1, 2))
-    found = np.bincount(np.ravel(told), minlength=3) / 16000
-    np.testing.assert_allclose(found, by_class[:, 0] / by_class[:, 0].sum(), atol=0.02)
