@@ -36,7 +36,6 @@ _RECTANGLES = {
     "object": {"structure": "poon_domingos"},
     "background": {"structure": "poon_domingos", "depth": 2},
 }
-_PER_STEP = "extensions.object_models.PerStepSuPAIR"
 _AIR = {
     "recipes": presets.AIR_RECIPES,
     "class_name": "air.AIR",
@@ -48,7 +47,6 @@ MODELS = {
     "supair_no_background": Model("SuPAIR w/o bg", changes={"background": None}),
     "supair_poon_domingos": Model("SuPAIR, Poon-Domingos", _PAPER, _RECTANGLES),
     "supair_exact": Model("SuPAIR, exact", class_name="extensions.exact.ExactSuPAIR"),
-    "supair_per_step": Model("SuPAIR, SPN per step", _PAPER, class_name=_PER_STEP),
     "air": Model("AIR", **_AIR),
     "air_linear": Model("AIR, linear heads", changes={"head_units": 0}, **_AIR),
 }

@@ -13,11 +13,8 @@ from supair.config import ConfigError, TrainingError, model_from_settings, requi
 from supair.detect.images import Images, Preparation, as_picture, read_images
 from supair.run import load_weights, read_configuration
 
-_MODULES = {  # of the classes that a configuration may name; they bring TensorFlow
-    "SuPAIR": "supair.model",
-    "ExactSuPAIR": "supair.extensions.exact",
-    "PerStepSuPAIR": "supair.extensions.object_models",
-}
+# Of the classes that a configuration may name; they bring TensorFlow.
+_MODULES = {"SuPAIR": "supair.model", "ExactSuPAIR": "supair.extensions.exact"}
 
 
 class Detections(NamedTuple):

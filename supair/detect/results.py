@@ -66,20 +66,42 @@ def describe(model: supair.SuPAIR | BestView, scenes) -> tuple[tf.Tensor, tf.Ten
     return tf.concat([z_pres, model.boxes(found), *values], axis=-1), found.q_count
 
 
+def _compile(function):
+    """A function of scenes, compiled for whole batches: that takes seconds; few do without."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    return lambda scenes: (compiled if len(scenes) == _BATCH else function)(scenes)
+
+
+def _sort(model: BestView, pieces):
+    """Batches of a Preparation's scenes, and whether they are those whose views disagree in the
+    number of objects; only these need the bounds that tell which view is best."""
+
+    def disagree(scenes):
+        z_pres = tf.round(model.views(tf.cast(scenes, tf.float32) / 255.0).z_pres)
+        return tf.math.reduce_std(tf.reduce_sum(z_pres, axis=2), axis=0) > 0  # of the counts
+
+    compiled, waiting = _compile(disagree), ([], [])
+    while batch := list(itertools.islice(pieces, _BATCH)):
+        for piece, ambiguous in zip(batch, np.array(compiled(np.stack([s for s, _ in batch])))):
+            waiting[int(ambiguous)].append(piece)
+        for ambiguous, some in enumerate(waiting):
+            if len(some) >= _BATCH:
+                yield some[:_BATCH], ambiguous
+                del some[:_BATCH]
+    yield from ((some, ambiguous) for ambiguous, some in enumerate(waiting) if some)
+
+
 def detect(model, preparation: Preparation, images: Images, levels="auto", min_score=0.0):
     """A Detection for every image, without objects of a lower score, and a list of Doubts, which
     are printed, too; for `levels` and errors see `Preparation`."""
     preparation, said = preparation.adapted(images, levels)
-    model = BestView(model)
-    compiled = tf.function(lambda x: describe(model, x), jit_compile=True, autograph=False)
     parts: list[list] = [[] for _ in images.names]  # what each of an image's scenes gives
-    pieces = preparation.scenes(images)
+    best = BestView(model)
+    describers = [_compile(lambda x, m=m: describe(m, x)) for m in (model, best)]
     with tqdm(desc="detecting", unit="scene", disable=None) as progress:
-        while batch := list(itertools.islice(pieces, _BATCH)):
+        for batch, ambiguous in _sort(best, preparation.scenes(images)):
             scenes = np.stack([scene for scene, _ in batch])
-            # Compiling takes seconds; a few scenes do without.
-            found = compiled(scenes) if len(batch) == _BATCH else describe(model, scenes)
-            values, q_count = map(np.asarray, found)
+            values, q_count = map(np.asarray, describers[ambiguous](scenes))
             seen = scenes.any(axis=(1, 2))
             present = (np.round(values[..., 0]) == 1) & seen[:, None]
             sure = np.where(seen, q_count[np.arange(len(batch)), present.sum(axis=1)], 1.0)

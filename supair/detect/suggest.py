@@ -75,8 +75,7 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
     size = boxes[:, 2:].max(axis=1)
     whole = size > _PART * np.quantile([0, *size], 0.75)
     boxes, owner, size = boxes[whole], owner[whole], size[whole]
-    if not len(size):
-        size = np.array([longer / 3])
+    size = size if len(size) else np.array([longer / 3])
     small, middle, large = map(float, np.quantile(size, [0.1, 0.5, 0.75]))
     doubts = {
         "these are no separate objects, all darker or all brighter than the ground": share < _GOOD,

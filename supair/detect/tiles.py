@@ -56,7 +56,7 @@ def resize(levels: np.ndarray, side: int) -> tuple[np.ndarray, Window]:
     height, width = shape = tuple(max(1, round(side / longer * n)) for n in levels.shape)
     zoom_y, zoom_x = np.divide(levels.shape, shape)
     top, left = (side - height) // 2, (side - width) // 2
-    scene = np.full([side, side], np.median(levels), np.float32)
+    scene = np.full([side, side], np.median(levels) if min(shape) < side else 0, np.float32)
     scene[top : top + height, left : left + width] = _rows(levels, shape, 0, height)
     return scene, Window(-left * zoom_x, -top * zoom_y, zoom_x, zoom_y, levels.shape[::-1])
 
@@ -104,8 +104,8 @@ def cut_tiles(
 def drop_doubles(boxes: np.ndarray, scene: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
     """Non-maximum suppression of boxes [n, 4] in image pixels, each of some area and found in a
     scene of a number: of several of one object that of the highest log_ratio stays, [n] bool."""
-    if not len(boxes):
-        return np.zeros(0, bool)
+    if len(boxes) < 2:
+        return np.ones(len(boxes), bool)
     rank, area = np.argsort(np.argsort(-log_ratio, kind="stable")), boxes[:, 2:].prod(axis=1)
     near = scipy.spatial.cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)  # centres of boxes that touch are
     pairs = near.query_pairs(boxes[:, 2:].max(), p=np.inf, output_type="ndarray")  # [pairs, 2]

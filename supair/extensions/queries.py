@@ -19,8 +19,8 @@ from supair.geometry import SceneParts, extract_patches
 from supair.inference import SceneDescription
 from supair.model import SuPAIR
 
-_VISIBLE = 0.5  # of a patch pixel, from which on it is evidence
-_TRIES = 1000  # to place boxes that do not overlap
+# What of a patch pixel makes it evidence; and tries to place boxes that do not overlap.
+_VISIBLE, _TRIES = 0.5, 1000
 
 
 def complete_objects(model: SuPAIR, images, seed=None, leaf_noise: bool = False):

@@ -139,7 +139,7 @@ def test_ranges_of_seeds_and_wrong_options(capsys):
         (["--seeds", "0-2", "1"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
         (["--model=air", "--dataset=multi_mnist_80"], "--dataset"),
-        (["--model", "supair_per_step"], "--recipe"),
+        (["--model", "supair_poon_domingos"], "--recipe"),
     ):
         with pytest.raises(SystemExit) as end:
             train.parse([*WHICH, *wrong])

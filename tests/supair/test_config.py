@@ -10,7 +10,6 @@ import pytest
 from supair import config as c
 from supair.config import ConfigError, ModelConfig, background_spn, object_spn
 from supair.extensions.exact import ExactSuPAIR
-from supair.extensions.object_models import PerStepSuPAIR
 from supair.model import SuPAIR
 
 OF_AN_SPN = dataclasses.asdict(object_spn())
@@ -80,7 +79,6 @@ def test_settings_of_another_form_are_refused(wrong):
         (SuPAIR, 4, 2, 1, 1, True),
         (SuPAIR, 5, 5, 3, 2, False),
         (ExactSuPAIR, 9, 3, 2, 1, True),
-        (PerStepSuPAIR, 7, 2, 3, 1, False),
     ],
 )
 def test_a_configuration_that_is_accepted_works(kind, scene, patch, steps, repetitions, background):

@@ -14,7 +14,6 @@ from rat_spn import poon_domingos_region_graph, random_region_graph
 from supair.config import SUPAIR_RECIPES, ConfigError
 from supair.evaluation import sample_noise
 from supair.extensions.exact import ExactSuPAIR
-from supair.extensions.object_models import PerStepSuPAIR
 from supair.model import SuPAIR
 
 IMAGES = tiny.scenes(80).read(0, 80)
@@ -23,7 +22,6 @@ MODELS = [
     SuPAIR(tiny.MODEL, 1),
     SuPAIR(tiny.MODEL, 1, *GRAPHS, dtype="float64"),
     ExactSuPAIR(tiny.MODEL, 1),
-    PerStepSuPAIR(tiny.MODEL, 1),
 ]
 
 

@@ -20,7 +20,6 @@ from supair.config import (
     object_spn,
 )
 from supair.extensions.exact import ExactSuPAIR
-from supair.extensions.object_models import PerStepSuPAIR
 from supair.geometry import crop, extract_patches, patch_points
 from supair.inference import SceneDescription
 from supair.model import SuPAIR, mix_with_dropout
@@ -37,7 +36,6 @@ MODELS = {
     "poon_domingos": (SuPAIR, POON_DOMINGOS),
     "no background": (SuPAIR, NO_BACKGROUND),
     "exact": (ExactSuPAIR, tiny.MODEL),
-    "per step": (PerStepSuPAIR, tiny.MODEL),
     "air": (AIR, AIR_CONFIG),
 }
 every_model = pytest.mark.parametrize("kind, config", MODELS.values(), ids=MODELS)

@@ -11,12 +11,12 @@ import supair
 from supair.config import ConfigError, TrainingConfig, TrainingError, resolve
 from supair.detect.images import Preparation
 from supair.detect.load import load_model
-from supair.extensions.object_models import PerStepSuPAIR
+from supair.extensions.exact import ExactSuPAIR
 from supair.model import SuPAIR
 from supair.run import write_weights
 
 
-@pytest.mark.parametrize("model_class", [SuPAIR, PerStepSuPAIR])
+@pytest.mark.parametrize("model_class", [SuPAIR, ExactSuPAIR])
 def test_a_saved_model_comes_back_unless_its_configuration_is_damaged(model_class, tmp_path):
     model = model_class(tiny.MODEL, seed=3)
     preparation = {"side": 12, "fit": "tile", "overlap": 4, "black": 0.1, "inverted": True}

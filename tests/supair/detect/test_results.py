@@ -11,6 +11,7 @@ from PIL import Image
 from supair.detect import results
 from supair.detect.images import Images, Preparation
 from supair.detect.results import Detection, describe, detect, find_doubts
+from supair.extensions.best_view import BestView
 from supair.model import SuPAIR
 
 SQUARES = tiny.scenes(60)
@@ -37,11 +38,12 @@ def test_objects_of_several_tiles_are_put_together_once_and_cut_at_the_edges(mon
     picture = np.zeros([36, 40], np.uint8)
     picture[3:6, [1, 2, 30, 31]] = picture[30:33, 11:13] = 255  # the last between two tiles' cores
     images, preparation = Images(["a"], [picture], None), Preparation(20, "tile", overlap=8)
-    ((found,), _) = detect(None, preparation, images)
+    model = SuPAIR(replace(tiny.MODEL, scene_size=20))
+    ((found,), _) = detect(model, preparation, images)
     np.testing.assert_array_equal(found.boxes, [[0, 1, 5, 7], [28, 1, 6, 7], [9, 28, 6, 7]])
     assert found.size == (40, 36)
     assert found.confidence == pytest.approx(0.8**4)  # uniform scenes are sure to be empty
-    assert not len(detect(None, preparation, images, min_score=0.95)[0][0].boxes)
+    assert not len(detect(model, preparation, images, min_score=0.95)[0][0].boxes)
 
 
 def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
@@ -57,6 +59,24 @@ def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):
         if not one.uniform:
             np.testing.assert_allclose(one.boxes[0, :2], np.clip(corner, 0, 12), atol=1e-4)
             assert (one.score[0], one.confidence) == pytest.approx((score, q[1]), rel=1e-4)
+
+
+def test_where_mirrored_views_disagree_the_best_is_described(monkeypatch):
+    monkeypatch.setattr(results, "_BATCH", 8)
+    model, scenes = SuPAIR(tiny.MODEL, seed=1), SQUARES.images[:40]
+    model.inference.kernel.assign(20 * model.inference.kernel)
+    best, levels = BestView(model), tf.constant(scenes / np.float32(255))
+    usual = np.median(best.views(levels).z_pres)
+    bias = np.full(9, 0.1) - np.log(usual / (1 - usual)) * np.eye(9)[0]  # so that z_pres is 1/2
+    model.inference.output_layer.bias.assign(bias)
+    counts = np.round(best.views(levels).z_pres).sum(axis=2)
+    ambiguous = np.ptp(counts, axis=0) > 0
+    assert 8 < ambiguous.sum() < 32
+    q_counts = [describe(kind, scenes)[1].numpy() for kind in (model, best)]
+    found, _ = detect(model, Preparation(12), Images(list("a" * 40), scenes))
+    for n in np.flatnonzero(scenes.max(axis=(1, 2)) > 0):
+        expected = q_counts[int(ambiguous[n])][n]
+        assert np.min(np.abs(found[n].confidence - expected)) < 1e-5
 
 
 def test_the_log_ratio_is_by_how_much_an_object_explains_the_scene_better():

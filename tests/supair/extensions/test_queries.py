@@ -10,7 +10,6 @@ import tiny
 from supair.config import ConfigError
 from supair.extensions import queries
 from supair.extensions.exact import ExactSuPAIR
-from supair.extensions.object_models import MixtureSuPAIR
 from supair.geometry import extract_patches
 from supair.model import SuPAIR
 
@@ -19,7 +18,7 @@ IMAGES = tiny.scenes(6).read(0, 6)
 
 @pytest.fixture
 def model():
-    return MixtureSuPAIR(tiny.MODEL, seed=1, object_classes=2)
+    return SuPAIR(tiny.MODEL, seed=1)
 
 
 def test_completions_keep_what_is_visible_and_differ_where_it_is_not(model):
