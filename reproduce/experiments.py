@@ -14,7 +14,6 @@ from data import DATASETS, SIZES
 from supair import config as presets
 from supair.run import read_configuration, read_rows, require_configuration
 
-BEST_VIEW = "best_view.json"  # a run's last row by the best of mirrored views, beside its log
 PAPER_SEEDS = (0, 1, 2, 3, 4)  # five runs of everything, as in the paper
 RECIPES = ("paper", "robust")
 DATA_SEED = 0  # all runs see the same scenes
@@ -155,8 +154,6 @@ class Experiment:
         if rows := read_rows(folder, with_tensors):
             checksum = read_configuration(folder).get("data", {}).get("checksum")
             require_configuration(folder, self.configuration(checksum))
-            if (folder / BEST_VIEW).exists():
-                rows[-1]["best_view"] = read_configuration(folder, BEST_VIEW)
         return rows
 
     @property

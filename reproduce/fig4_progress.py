@@ -1,6 +1,6 @@
 """Figure 4: what SuPAIR finds in the same test scenes as it trains, on Multi-MNIST and Sprites.
 
-    python reproduce/fig4_progress.py             trains what is missing of one seed, then draws
+    python reproduce/fig4_progress.py             trains what is missing of seed 0, then draws
     python reproduce/fig4_progress.py --recorded  draws the recorded run, at once
 
 Rows are test scenes with their true counts in the corner, columns training epochs; outlines are the
@@ -73,7 +73,7 @@ def draw(halves: list[Half]):
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    wanted = [Experiment("supair", dataset, "paper", options.seed) for dataset in DATASETS]
+    wanted = [Experiment("supair", dataset, "paper", 0) for dataset in DATASETS]
     if not options.recorded and train_missing(wanted, PAPER_EPOCHS, False, options):
         return 1
     common.save_figure(draw(collect(options, wanted)), options.output / "fig4_progress")
@@ -82,13 +82,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
-    parser.add_argument("--seed", type=common.seed, default=0, help="default: 0, which is recorded")
     common.add_output(parser)
     common.add_training(parser, recorded=True)
-    options = parser.parse_args(argv)
-    if options.recorded and options.seed:
-        parser.error("argument --seed: boxes are recorded of seed 0 alone")
-    return options
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

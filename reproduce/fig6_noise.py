@@ -1,6 +1,6 @@
 """Figure 6: SuPAIR and AIR on noisy and grid scenes, their boxes and their reconstructions.
 
-    python reproduce/fig6_noise.py               trains what is missing of one seed, then draws
+    python reproduce/fig6_noise.py               trains what is missing of seed 0, then draws
     python reproduce/fig6_noise.py --pretrained  at once, with the pretrained weights
 
 Rows: original scene, input, SuPAIR's result and reconstruction, AIR's result and reconstruction;
@@ -46,7 +46,7 @@ def collect(options: argparse.Namespace) -> dict[str, list[Row]]:
         clean, inputs = (part.read(0, chosen[-1] + 1)[chosen] for part in (original, test))
         rows, ages = [Row("original", clean, test.counts[chosen]), Row("input", inputs)], []
         for name in MODELS:
-            model, epochs = _trained(Experiment(name, dataset, RECIPE, options.seed), options)
+            model, epochs = _trained(Experiment(name, dataset, RECIPE, 0), options)
             found, title = model(inputs), TITLES[name]
             boxes, present = model.boxes(found).numpy(), np.round(found.z_pres) == 1
             pictures = {"result": inputs, "reconstruction": np.asarray(model.reconstruct(inputs))}
@@ -89,7 +89,7 @@ def draw(halves: dict[str, list[Row]]):
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    wanted = [Experiment(m, d, RECIPE, options.seed) for d in DATASETS for m in MODELS]
+    wanted = [Experiment(m, d, RECIPE, 0) for d in DATASETS for m in MODELS]
     if not options.pretrained and train_missing(wanted, PAPER_EPOCHS, False, options):
         return 1
     common.save_figure(draw(collect(options)), options.output / "fig6_noise")
@@ -98,14 +98,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
-    parser.add_argument("--seed", type=common.seed, default=0, help="of the runs (default: 0)")
     parser.add_argument("--pretrained", action="store_true", help="train nothing")
     common.add_output(parser)
     common.add_training(parser)
-    options = parser.parse_args(argv)
-    if options.pretrained and options.seed:
-        parser.error("argument --seed: the pretrained weights are of seed 0")
-    return options
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pathlib import Path
 import common
 import numpy as np
 
-from reproduce.experiments import BEST_VIEW, Experiment
+import data
+from reproduce.experiments import DATA_SEED, Experiment
 from supair import run
 from supair.config import ConfigError, TrainingError
 
@@ -80,7 +81,10 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
                     raise ConfigError(f"expected seed {seed}'s step {step}, {length} an epoch")
             if step % length:
                 raise ConfigError(f"seed {seed} ends within an epoch")
-            rows[-1] |= {k: v for k, v in provenance[seed].items() if k == "best_view"}
+            if "best_view" in provenance[seed]:
+                best = provenance[seed]["best_view"]
+                numbers = {n: float(best[n]) for n in ("accuracy", "elbo", "train_elbo_mean")}
+                rows[-1]["best_view"] = {**best, **numbers, "epoch": rows[-1]["epoch"]}
     except (*_DAMAGED, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
         raise ConfigError(f"{place}: {error!r}") from None
     return record
@@ -157,6 +161,17 @@ def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) ->
         run.write_whole(folder / BOXES, content.getvalue())
 
 
+def measure_best_view(experiment: Experiment, directory: Path, folder: Path) -> dict:
+    """The last row of a run in a directory once more, by the best of mirrored views."""
+    from supair.evaluation import Evaluator
+    from supair.extensions.best_view import BestView
+
+    model, scenes = experiment.build(), data.load(experiment.dataset, DATA_SEED, folder)
+    run.load_weights(model, directory)
+    row = Evaluator(BestView(model), scenes["test"], train_scenes=scenes["train"]).full()
+    return {name: value for name, value in row.items() if name != "examples"}
+
+
 def seconds(text: str) -> float:
     """Above 0, for argparse."""
     if not 0 < float(text) < 1e6:
@@ -170,6 +185,7 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
     parser.add_argument("--note", help="what a reader must know about these runs")
     parser.add_argument("--seconds-per-step", type=seconds, help="if the runs' clocks are wrong")
     parser.add_argument("--pretrained", action="store_true", help="write to pretrained/ instead")
+    parser.add_argument("--data", type=Path, default=data.store.DEFAULT_DIRECTORY, help="data sets")
     options = parser.parse_args(argv)
     for directory in options.runs:
         configuration, rows = run.read_configuration(directory), run.read_rows(directory)
@@ -180,14 +196,11 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         sessions = {str(row["provenance"]): row["provenance"] for row in rows if "elbo" in row}
         about = {"sessions": [*sessions.values()], "note": options.note}
         about["seconds_per_step"] = options.seconds_per_step
-        if (directory / BEST_VIEW).exists():
-            best = run.read_configuration(directory, BEST_VIEW)
-            about["best_view"] = {k: v for k, v in best.items() if k not in ("script", "examples")}
         if left_out := sum(row.get("seconds_left_out", 0) for row in rows):
             about["seconds_left_out"] = left_out  # in which the process stood still
+        names, seed = configuration["experiment"], configuration["training"]["seed"]
+        experiment = Experiment(**names, seed=seed)
         if options.pretrained:
-            names, seed = configuration["experiment"], configuration["training"]["seed"]
-            experiment = Experiment(**names, seed=seed)
             target, model = folder.with_name("pretrained") / experiment.weights, experiment.build()
             run.load_weights(model, directory)
             run.write_weights(model, target, configuration)
@@ -195,6 +208,8 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
             last = {name: rows[-1].get(name) for name in names}
             common.write_json(target / "run.json", {**last, **about})
         else:
+            if experiment.model == "supair":
+                about["best_view"] = measure_best_view(experiment, directory, options.data)
             add_run(configuration, rows, about, folder)
     return 0
 

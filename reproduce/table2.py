@@ -37,8 +37,8 @@ Means ± standard deviations over all seeds. ELBO: of the test scenes; train ELB
 Box AP: average precision at IoU 0.5. Train s: seconds of training steps alone. AIR's ELBOs are of
 another density of the pixels than SuPAIR's. Converged: as `supair.Convergence` says. In training
 `robust` charges for every object a fifth of a box of background (`object_price`, ours): the sharper
-the background, the more a second box gains by what the first leaves over. Best view: the same runs;
-of a scene and its three mirror images the description of the highest ELBO (ours)."""
+the background, the more a second box gains by what the first leaves over. Best view: some of the runs;
+of a scene and its mirror images the best description by the bound (ours)."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,27 @@ def collect(options: argparse.Namespace, variants: list, datasets: list) -> list
             results["recorded"] = {}
         if known:
             rows.append(Row(*key, budget, results))
-        if model == "supair" and budget != "converged" and not options.quick:
-            best = {}
-            for column, of_seeds in logs.items():
-                found = {seed: log[-1].get("best_view", {}) for seed, log in of_seeds.items()}
-                found = {s: row for s, row in found.items() if row.get("epoch") == options.epochs}
-                best[column] = {seed: _result([row], 1, None) for seed, row in found.items()}
+        if model == "supair" and not options.quick:
+            best: dict = {column: {} for column in results}
+            for column, seed in [(c, s) for c in results for s in results[c]]:
+                found = _result(logs[column][seed], options.epochs, criterion, "best_view")
+                best[column] |= {seed: found} if found else {}
             rows.append(Row("best_view", recipe, dataset, budget, best))
-    return sorted(rows, key=lambda row: bool(row.note))
+    return sorted(rows, key=lambda row: (bool(row.note), row.model == "best_view"))
 
 
-def _result(log: list[dict[str, Any]], epochs: int, criterion) -> dict[str, Any] | None:
-    """What a log says after so many epochs or, by a criterion, of convergence after these."""
+def _result(log: list[dict], epochs: int, criterion, part: str = "") -> dict[str, Any] | None:
+    """What a log says after so many epochs or, by a criterion, of convergence after these;
+    or a part of that row, if it is there."""
     ends = [row for row in log if "elbo" in row]
     elbos = [row["elbo"] for row in ends]
     epoch = criterion.last_epoch(elbos, epochs) if criterion else epochs
     if epoch is None or epoch > len(ends):
         return None
-    found = {name: ends[epoch - 1].get(name) for name in ("epoch", *NUMBERS, "collapse")}
+    row = ends[epoch - 1].get(part) if part else ends[epoch - 1]
+    if not row:
+        return None
+    found = {name: row.get(name) for name in ("epoch", *NUMBERS, "collapse")}
     converged = not criterion or criterion.reached(elbos[:epoch])
     return {**found, "mark": "" if converged else "not converged"}
 

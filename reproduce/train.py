@@ -26,7 +26,7 @@ import common
 
 import data
 from reproduce.experiments import DATA_SEED, MODELS, PAPER_SEEDS, RECIPES, TITLES, Experiment
-from reproduce.records import BEST_VIEW, RECORDED, read_record
+from reproduce.records import RECORDED, read_record
 from supair import cli
 from supair.config import PAPER_EPOCHS, ConfigError, TrainingError
 from supair.run import is_finished, read_configuration, read_rows
@@ -229,8 +229,6 @@ def train_one(experiment: Experiment, options: argparse.Namespace) -> None:
     """Train one run in this process."""
     import tensorflow as tf
 
-    from supair.evaluation import Evaluator
-    from supair.extensions.best_view import BestView
     from supair.training import train
 
     if options.threads:
@@ -238,10 +236,9 @@ def train_one(experiment: Experiment, options: argparse.Namespace) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     scenes, config = load(experiment.dataset, options), experiment.training_config()
     criterion = MODELS[experiment.model].convergence if options.converge else None
-    folder, model = options.runs / experiment.path, experiment.build()
-    *_, last = train(
-        folder,
-        model,
+    train(
+        options.runs / experiment.path,
+        experiment.build(),
         scenes,
         config,
         options.epochs,
@@ -252,10 +249,6 @@ def train_one(experiment: Experiment, options: argparse.Namespace) -> None:
         compiled=not options.no_xla,
         lock_timeout=options.lock_timeout,
     )
-    if experiment.model == "supair" and last["epoch"] >= PAPER_EPOCHS:
-        parts = scenes["test"], not options.no_xla, None, scenes["train"]
-        best = {"epoch": last["epoch"], **Evaluator(BestView(model), *parts).full()}
-        common.write_json(folder / BEST_VIEW, best)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,7 +32,8 @@ class Detector(NamedTuple):
     def detect(self, images, levels: str = "auto") -> Detections:
         """Find the objects in images: a path, see `read_images`, or arrays [height, width] or
         [height, width, 1 or 3] of any numbers; for levels see `Preparation.adapted`.  Prints why
-        the result may be wrong; ConfigError if images cannot be read or do not fit."""
+        the result may be wrong; ConfigError if images cannot be read or do not fit.  Where mirror
+        images of a scene disagree in the count, the best counts (`extensions.best_view`)."""
         from supair.detect.results import detect  # brings TensorFlow
 
         if isinstance(images, (str, Path)):

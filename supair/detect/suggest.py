@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -14,11 +15,10 @@ from supair.detect.report import draw_boxes
 from supair.detect.tiles import sample
 
 _IMAGES, _CROP = 60, 1000  # how many are looked at, and pixels along a side of their middle
-_SEVERAL = 10  # images that can show what is the same in all
+_SEVERAL, _RARE = 10, 0.05  # images that show a ground that is the same, and share without object
 _SMOOTHING = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # pixels; the first that leaves few specks
 _GROUND, _EVEN = 0.15, 150  # an image smoothed by this share of its side is its ground, if larger
 _GOOD = 0.85  # share of the pieces that may be objects
-_PART = 0.4  # what is smaller than this share of most objects is a part of one
 _MARGINS = 0.65, 1.35  # of boxes, around the sizes of objects
 _SIDE, _TILE_SIDE = 14, 18  # pixels of an object in a scene that is an image, and in a tile
 _FEW, _SMALL = 6, 64  # objects and pixels along a side of an image that may be a scene
@@ -57,13 +57,15 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
         top, left = (max(0, length - _CROP) // 2 for length in shapes[-1])
         levels = luminance(picture[top : top + _CROP, left : left + _CROP])
         pictures.append(preparation.levels_of(picture).stretch(levels))
-    if len(pictures) >= _SEVERAL and len(set(shapes)) == 1:  # less the ground that all have
-        ground = np.quantile(pictures, 0.25, axis=0)
-        pictures = [picture - ground for picture in pictures]
+    looks = [pictures]
+    if len(pictures) >= _SEVERAL and len(set(shapes)) == 1:
+        shared = np.quantile(pictures, _RARE, axis=0)
+        if np.std(pictures - shared) > np.std(shared) / 3:  # else it has the objects, too
+            looks = [[picture - shared for picture in pictures], pictures]
     longer, best = max(pictures[0].shape), (-1.0, np.zeros([0, 4]), np.zeros(0, int))
     grounds = (0.0, _GROUND * longer) if longer > _EVEN else (0.0,)
-    for smoothing, ground in ((s, g) for s in _SMOOTHING for g in grounds):
-        boxes, owner = _find_pieces(pictures, smoothing, ground)
+    for smoothing, ground, look in itertools.product(_SMOOTHING, grounds, looks):
+        boxes, owner = _find_pieces(look, smoothing, ground)
         size = boxes[:, 2:].max(axis=1, initial=0)
         typical = np.sqrt(np.sum(size**3) / max(1, np.sum(size)))  # specks weigh little
         good = (size > typical / 4) & (size < 0.7 * longer)
@@ -73,8 +75,6 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
             break
     share, boxes, owner = best
     size = boxes[:, 2:].max(axis=1)
-    whole = size > _PART * np.quantile([0, *size], 0.75)
-    boxes, owner, size = boxes[whole], owner[whole], size[whole]
     size = size if len(size) else np.array([longer / 3])
     small, middle, large = map(float, np.quantile(size, [0.1, 0.5, 0.75]))
     doubts = {

@@ -2,14 +2,13 @@
 
 The inference network takes objects in an order, such as from right to left.  Where two are nearly a
 tie, the first box lies between both, or the last object is left out, though the right description
-is likelier by hundreds of nats.  Mirrored, the scene is another one to the network, which mostly
-errs elsewhere; and the bound, which stays one, tells which description is better.
+is much likelier.  Mirrored, the scene is another one to the network, which mostly errs elsewhere;
+and the terms of the bound tell which description is better.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import tensorflow as tf
 
@@ -21,14 +20,13 @@ class BestView:
     """A trained SuPAIR for `Evaluator` and detection, with the q(z | x) of the best view."""
 
     def __init__(self, model: SuPAIR):
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+        self.config, self.inference, self.boxes = model.config, model.inference, model.boxes
+        self.noise_size, self.elbo_terms = model.noise_size, model.elbo_terms
+        self.evaluate_description = model.evaluate_description
 
     def views(self, images) -> SceneDescription:
         """What the network says of scenes [batch, B, B] as they are and mirrored along either or
-        both axes, told of the scenes as they are; [view, batch, ...]."""
+        both axes, its boxes told of the scenes as they are; [view, batch, ...]."""
         views = []
         for up_down, left_right in itertools.product((1, -1), repeat=2):
             seen = self.inference(images[:, ::up_down, ::left_right])
@@ -39,7 +37,8 @@ class BestView:
         return SceneDescription(*map(tf.stack, zip(*views)))
 
     def __call__(self, images) -> SceneDescription:
-        """The description of every scene's view of the highest bound at q's mean."""
+        """Of every scene [B, B] in [0, 1] the description by the view that has the highest terms of
+        the bound, summed, with boxes at q's mean."""
         views, size = self.views(images), tf.shape(images)[0]
         nothing = tf.zeros([size, self.config.num_steps, self.noise_size], images.dtype)
 

@@ -1,7 +1,6 @@
 """The recorded runs: what is written is read, and nothing that is damaged."""
 
 import dataclasses
-import json
 
 import common
 import matplotlib.pyplot as plt
@@ -91,8 +90,8 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path, monkeypatch):
     folder.mkdir()
     training = dataclasses.replace(tiny.TRAINING, seed=0)
     model, log = tiny.train(run, 2, training, identity=IDENTITY)
-    best = {"epoch": 2.0, "accuracy": 0.5, "elbo": 3.0}
-    (run / "best_view.json").write_text(json.dumps({**best, "examples": [], "script": "train.py"}))
+    best = {"accuracy": 0.5, "elbo": 3.0, "train_elbo_mean": 4.0}
+    monkeypatch.setattr(records, "measure_best_view", lambda *_: best)
     for _ in range(2):  # the second time in place of the first
         records.main([str(run), "--note", "slow", "--seconds-per-step=2"], folder)
     rows, about = read(folder).rows[0], read(folder).provenance
@@ -100,7 +99,11 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path, monkeypatch):
     assert rows[-1]["elbo"] == pytest.approx(log[-1]["elbo"], abs=1e-3)
     session = log[-1]["provenance"]
     told = {"sessions": [session], "seconds_per_step": 2, "note": "slow", "best_view": best}
-    assert about == {0: told} and rows[-1]["best_view"] == best
+    assert about == {0: told} and rows[-1]["best_view"] == {**best, "epoch": 2.0}
+    about[0]["best_view"] = {**best, "elbo": "much"}
+    records.write_record(dataclasses.replace(read(folder), provenance=about), tmp_path)
+    with pytest.raises(ConfigError, match="much"):
+        read(tmp_path)
     examples = [row["examples"]["boxes"] for row in log if "examples" in row]
     kept = [row["examples"]["boxes"] for row in records.read_boxes("sprites", folder)]
     np.testing.assert_allclose(kept, examples, atol=1e-5)

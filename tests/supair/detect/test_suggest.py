@@ -45,6 +45,7 @@ def test_many_objects_are_cut_into_tiles_in_which_they_have_the_papers_size():
     pictures = sheet(60, 400, noise=0.05)
     sizes = sizes_of(pictures)
     assert sizes.quantiles[1] == pytest.approx(60, abs=4) and sizes.number() == 16
+    assert sizes_of(pictures * 12).quantiles == sizes.quantiles  # what never moves is no ground
     layout = suggest_layout(sizes)
     assert layout.fit == "tile" and layout.zoom == pytest.approx(0.3, abs=0.03)
     assert layout.object_size[0] < 60 < layout.object_size[1] < layout.side / 0.3 / 1.5
