@@ -37,8 +37,8 @@ Means ± standard deviations over all seeds. ELBO: of the test scenes; train ELB
 Box AP: average precision at IoU 0.5. Train s: seconds of training steps alone. AIR's ELBOs are of
 another density of the pixels than SuPAIR's. Converged: as `supair.Convergence` says. In training
 `robust` charges for every object a fifth of a box of background (`object_price`, ours): the sharper
-the background, the more a second box gains by what the first leaves over. Best view: some of the runs;
-of a scene and its mirror images the best description by the bound (ours)."""
+the background, the more a second box gains by what the first leaves over. Best view: some of the
+runs; of a scene and its mirror images the best description by the bound (ours)."""
 
 
 @dataclass(frozen=True)
