@@ -14,6 +14,7 @@ from tqdm import tqdm
 import supair
 from supair.detect.images import Images, Preparation
 from supair.detect.tiles import drop_doubles
+from supair.evaluation import grey
 from supair.extensions.best_view import BestView
 
 _BATCH = 250  # scenes at once
@@ -57,7 +58,7 @@ def describe(model: supair.SuPAIR | BestView, scenes) -> tuple[tf.Tensor, tf.Ten
     box in pixels, score, log_ratio and width as of a `Detection`; and q(N), [batch, step + 1]."""
     config = model.config
     noise = tf.zeros([scenes.shape[0], config.num_steps, model.noise_size])
-    evaluation = model.evaluate_elbo(tf.cast(scenes, tf.float32) / 255.0, noise)
+    evaluation = model.evaluate_elbo(grey(scenes, 255), noise)
     found, background = evaluation.description, evaluation.log_p_background
     log_ratio = evaluation.log_p_objects + background[:, 1:] - background[:, :-1]
     score = found.at_least * tf.sigmoid(log_ratio)
@@ -77,7 +78,7 @@ def _sort(model: BestView, pieces):
     number of objects; only these need the bounds that tell which view is best."""
 
     def disagree(scenes):
-        z_pres = tf.round(model.views(tf.cast(scenes, tf.float32) / 255.0).z_pres)
+        z_pres = tf.round(model.views(grey(scenes, 255)).z_pres)
         return tf.math.reduce_std(tf.reduce_sum(z_pres, axis=2), axis=0) > 0  # of the counts
 
     compiled, waiting = _compile(disagree), ([], [])

@@ -37,8 +37,7 @@ class BestView:
         return SceneDescription(*map(tf.stack, zip(*views)))
 
     def __call__(self, images) -> SceneDescription:
-        """Of every scene [B, B] in [0, 1] the description by the view that has the highest terms of
-        the bound, summed, with boxes at q's mean."""
+        """Of every scene's views the description with the highest ELBO, boxes at q's mean."""
         views, size = self.views(images), tf.shape(images)[0]
         nothing = tf.zeros([size, self.config.num_steps, self.noise_size], images.dtype)
 

@@ -13,17 +13,15 @@ from supair.model import SuPAIR
 IMAGES = tiny.scenes(8).read(0, 8)
 
 
-@pytest.mark.parametrize(
-    "number, up_down, left_right", [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)]
-)
-def test_a_mirrored_scene_has_mirrored_boxes(number, up_down, left_right):
+@pytest.mark.parametrize("view, up_down, left_right", [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)])
+def test_a_mirrored_scene_has_mirrored_boxes(view, up_down, left_right):
     model = SuPAIR(tiny.MODEL, seed=1)
     mirrored = IMAGES[:, :, ::-1] if left_right else IMAGES
     seen = model(mirrored[:, ::-1] if up_down else mirrored)
     expected = np.array(model.boxes(seen))
     for axis in np.flatnonzero([left_right, up_down]):  # its far edge becomes the near one
         expected[..., axis] = 12 - expected[..., axis] - expected[..., 2 + axis]
-    found = SceneDescription(*(values[number] for values in BestView(model).views(IMAGES)))
+    found = SceneDescription(*(values[view] for values in BestView(model).views(IMAGES)))
     np.testing.assert_allclose(model.boxes(found), expected, atol=1e-5)
     np.testing.assert_array_equal(found.z_pres, seen.z_pres)
 
