@@ -37,8 +37,8 @@ class Leaves(keras.layers.Layer):
 
     A variable's log density is linear in its statistics (x², x, 1) or (x, 1), with the natural
     parameters as factors.  Weighting the statistics by how far a variable is observed and putting
-    zeros where it lies outside a region gives all leaf regions at once: [batch, 2 D] times [2 D,
-    regions * components] for the first two, and [batch, D] times [D, ...] for the last.
+    zeros where it lies outside a region gives all leaf regions at once: a sum of products of [batch,
+    D] with tables [regions * K, D], whose gradients are products of large matrices, too.
 
     All weights are [leaf variables, K], K the number of components, where the leaf variables are
     those of the leaf regions, one region after another.
@@ -50,10 +50,10 @@ class Leaves(keras.layers.Layer):
             raise ValueError(f"expected num_components >= 1, found {num_components}")
         self.num_variables, self.num_components = graph.num_variables, num_components
         self.regions = [graph.regions[region] for region in graph.leaves]
-        # Where each leaf variable stands in a dense [D, regions] table, and which stands at each of
+        # Where each leaf variable stands in a dense [regions, D] table, and which stands at each of
         # its entries; one beyond the last stands for none.
         self.dense_index = np.concatenate(
-            [scope * len(self.regions) + leaf for leaf, scope in enumerate(self.regions)]
+            [leaf * self.num_variables + scope for leaf, scope in enumerate(self.regions)]
         )
         self.num_leaf_variables = len(self.dense_index)
         size = self.num_variables * len(self.regions)
@@ -62,31 +62,34 @@ class Leaves(keras.layers.Layer):
         self._seed = seed
 
     def dense(self, values):
-        """Spread [leaf variables, K] to [D, regions * K], zero where a region lacks a variable."""
+        """Spread [leaf variables, K] to [regions * K, D], zero where a region lacks a variable."""
+        leaves, size = len(self.regions), self.num_variables
 
         @tf.custom_gradient
         def spread(values):
-            table = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), self.leaf_variables)
+            rows = tf.gather(tf.pad(values, [[0, 1], [0, 0]]), self.leaf_variables)
+            table = tf.transpose(tf.reshape(rows, [leaves, size, -1]), [0, 2, 1])
 
             # The map is one to one, so its adjoint is a gather too (a scatter would be slow).
             def grad(upstream):
-                return tf.gather(tf.reshape(upstream, [-1, self.num_components]), self.dense_index)
+                rows = tf.transpose(tf.reshape(upstream, [leaves, -1, size]), [0, 2, 1])
+                return tf.gather(tf.reshape(rows, [leaves * size, -1]), self.dense_index)
 
-            return tf.reshape(table, [self.num_variables, -1]), grad
+            return tf.reshape(table, [-1, size]), grad
 
         return spread(values)
 
     def call(self, x, observed, parameters=None):
         """Log densities [regions, K, batch] of x [batch, D], weighted by observed in [0, 1]; given
         the natural parameters, of these."""
-        *factors, constant = parameters or self.natural_parameters()
-        dense = [self.dense(factor) for factor in factors]
-        by_value = tf.concat(dense, axis=0)  # [2 D or D, regions * K]
+        parameters = parameters or self.natural_parameters()
         weighted = observed * x
-        statistics = [weighted * x, weighted][-len(factors) :]
-        log_density = tf.matmul(tf.concat(statistics, axis=1), by_value)
-        log_density += tf.matmul(observed, self.dense(constant))  # [batch, regions * K]
-        return self._by_region(log_density)
+        statistics = [weighted * x, weighted, observed][-len(parameters) :]
+        return self._by_region(sum(map(self._product, statistics, parameters)))
+
+    def _product(self, statistics, values):
+        """Statistics [batch, D] times values [leaf variables, K], [batch, regions * K]."""
+        return tf.matmul(statistics, self.dense(values), transpose_b=True)
 
     def prior_statistics(self):
         """What `maximize` takes, as the weights are now, if all components are as probable."""
@@ -96,8 +99,8 @@ class Leaves(keras.layers.Layer):
 
     def log_moments(self, tilt):
         """log E[exp(tilt x)], [regions, K, batch], to the second order in tilt [batch, D]."""
-        mean, variance = (self.dense(tf.convert_to_tensor(v)) for v in (self.mean, self.variance))
-        return self._by_region(tf.matmul(tilt, mean) + tf.matmul(0.5 * tilt**2, variance))
+        mean, variance = map(tf.convert_to_tensor, (self.mean, self.variance))
+        return self._by_region(self._product(tilt, mean) + self._product(0.5 * tilt**2, variance))
 
     def _by_region(self, values):
         """[batch, regions * K] as [regions, K, batch]."""
@@ -107,8 +110,7 @@ class Leaves(keras.layers.Layer):
         """Modes or, with a seed, samples, [batch, D], of nodes [batch, regions * K], one-hot for
         each variable."""
         moments = (tf.convert_to_tensor(values) for values in (self.mean, self.variance))
-        dense = [self.dense(values) for values in moments]  # [D, regions * K]
-        return self.draw(*(tf.matmul(selected, v, transpose_b=True) for v in dense), seed)
+        return self.draw(*(tf.matmul(selected, self.dense(v)) for v in moments), seed)
 
 
 class GaussianLeaves(Leaves):
