@@ -1,14 +1,19 @@
-"""How long a training step takes, next to how fast this machine multiplies matrices.
+"""How long a training step takes, where in it time goes, and how long others take.
 
     python reproduce/benchmark.py                     SuPAIR and AIR; then the figure `growth`
     python reproduce/benchmark.py --against COMMIT    this tree and another in turn, recipe robust
+    python reproduce/benchmark.py --profile           where SuPAIR's step goes, on one thread
+    python reproduce/benchmark.py --peers             `rat_spn` alone beside other packages
 
-Peak memory is without the data set; the rate of float32 products is measured between steps.
+Peak memory is without the data set.  --peers needs the extra 'peers'.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from math import prod
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,11 +33,14 @@ GROWTH = {
     "side": (50, 100, 150, 200),  # pixels
     "steps": (1, 2, 3, 4, 6, 8, 10),  # N_max
 }
+PEERS = {"rat_spn": "tensorflow", "SPFlow RatSPN": "spflow", "SPFlow Einet": "spflow"}
+PEERS |= {"DeeProb-kit": "deeprob-kit"}  # by name: the package whose version is told
+PEER_SIZES, PEER_BATCH = (64, 256, 784, 2500), 256  # variables
 CHILD = "import benchmark, sys; benchmark.measure(sys.argv[1])"
 
 
-def measure(case_text: str) -> None:
-    """Time a case; a measurement for every line on stdin.  Its packages are those of any tree."""
+def prepare(case: dict):
+    """The compiled training steps of a case with their arguments, and how many steps they make."""
     import numpy as np
     import tensorflow as tf
 
@@ -41,7 +48,6 @@ def measure(case_text: str) -> None:
     from reproduce.experiments import Experiment
     from supair import air, model, training
 
-    case = json.loads(case_text)
     batch, side, steps = case["batch"], case["side"], case["steps"]
     experiment = Experiment(case["model"], "multi_mnist", case["recipe"], 0)
     config = dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps)
@@ -55,32 +61,159 @@ def measure(case_text: str) -> None:
     shape = [number, batch, steps, network.noise_size + extra_noise]
     noise = np.random.default_rng(0).standard_normal(shape, np.float32)
     train_steps, inputs = make_steps(training, network, how, images, noise)
-    inputs = [tf.constant(array) for array in inputs]
-    matrices = tf.random.stateless_normal([2, 1024, 1024], [0, 0])
-    multiply = tf.function(tf.matmul, jit_compile=True)
+    return train_steps, [tf.constant(array) for array in (*inputs, number)], number
 
-    def seconds(function, *arguments):
-        start = time.perf_counter()
-        function(*arguments).numpy()
-        return time.perf_counter() - start
 
-    seconds(train_steps, *inputs, tf.constant(number))  # compiles
-    seconds(multiply, *matrices)
-    times, rates = [], []
+def measure(case_text: str) -> None:
+    """Time a case; a measurement for every line on stdin.  Its packages are those of any tree."""
+    import numpy as np
+
+    import data
+
+    case = json.loads(case_text)
+    if "peer" in case:
+        return measure_peer(case)
+    train_steps, inputs, number = prepare(case)
+    train_steps(*inputs).numpy()  # compiles
+    times = []
     print("ready", flush=True)
     for _ in sys.stdin:
-        times.append(seconds(train_steps, *inputs, tf.constant(number)) / number)
-        fastest = min(seconds(multiply, *matrices) for _ in range(5))  # of a shared machine
-        rates.append(2 * 1024**3 / 1e9 / fastest)
+        start = time.perf_counter()
+        train_steps(*inputs).numpy()
+        times.append((time.perf_counter() - start) / number)
         print("done", flush=True)
-    step_s, rate = np.median(times), np.median(rates)
-    result = {**case, "step_ms": 1e3 * step_s, "matmul_gflops": rate}
-    result["epoch_s"] = data.SIZES["multi_mnist"][0] // batch * step_s
+    result = {**case, "step_ms": 1e3 * np.median(times)}
+    result["epoch_s"] = data.SIZES["multi_mnist"][0] // case["batch"] * np.median(times)
     result["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    hlo = train_steps.experimental_get_compiler_ir(*inputs, tf.constant(0))(stage="hlo")
-    result["step_gflop"] = matmul_flop(hlo) / 1e9
-    result["share_of_matmul_rate"] = result["step_gflop"] / step_s / rate
     print(json.dumps(result))
+
+
+def measure_peer(case: dict) -> None:
+    """As `measure`, of a RAT-SPN alone: depth 2, 6 repetitions, 20 Gaussians and 20 sums a region."""
+    import numpy as np
+
+    log_prob, train_step, parameters = build_peer(case["peer"], case["variables"])
+    x = np.random.default_rng(0).standard_normal([PEER_BATCH, case["variables"]], np.float32)
+    # The density of one variable, the others not observed, on a grid.
+    grid = np.full([16, PEER_BATCH, case["variables"]], np.nan, np.float32)
+    grid[..., 0] = np.linspace(-8, 8, 16 * PEER_BATCH).reshape(16, -1)
+    density = np.exp([log_prob(part) for part in grid])
+    train_step(x)  # compiles
+    times: dict[str, list[float]] = {"step_ms": [], "log_prob_ms": []}
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        for values, function in zip(times.values(), (train_step, log_prob)):
+            start = time.perf_counter()
+            function(x)
+            values.append(1e3 * (time.perf_counter() - start))
+        print("done", flush=True)
+    about = {"version": importlib.metadata.version(PEERS[case["peer"]]), "parameters": parameters}
+    about["integral"] = float(np.trapezoid(density.ravel(), grid[..., 0].ravel()))
+    print(json.dumps(case | about | {name: np.median(ms) for name, ms in times.items()}))
+
+
+def build_peer(peer: str, size: int):
+    """Functions of arrays [n, size]: log_prob (NaN: not observed) and a step of Adam; and the number
+    of trained parameters."""
+    if peer == "rat_spn":
+        import keras
+        import tensorflow as tf
+
+        from rat_spn import RatSpn, random_region_graph
+
+        spn = RatSpn(random_region_graph(size, 2, 6, seed=0), 20, 20, 0.01, 1.0, seed=0)
+        adam, log_prob = keras.optimizers.Adam(), tf.function(spn.log_prob, jit_compile=True)
+        adam.build(spn.trainable_variables)
+
+        @tf.function(jit_compile=True)
+        def train_step(x):
+            with tf.GradientTape() as tape:
+                loss = -tf.reduce_mean(spn.log_prob(x))
+            adam.apply(tape.gradient(loss, spn.trainable_variables))
+            return loss
+
+        return (
+            (lambda x: log_prob(x).numpy()),
+            (lambda x: train_step(x).numpy()),
+            spn.count_params(),
+        )
+    import torch
+
+    torch.manual_seed(0)
+    if peer == "DeeProb-kit":
+        from deeprob.spn.models.ratspn import GaussianRatSpn
+
+        model = GaussianRatSpn(size, 1, 2, 6, 20, 20, random_state=0, optimize_scale=True)
+    else:
+        from spflow.modules.leaves import Normal
+        from spflow.zoo.einet.einet import Einet
+        from spflow.zoo.rat.rat_spn import RatSPN
+
+        leaves = [Normal(range(size), out_channels=20, num_repetitions=6)]
+        if peer == "SPFlow Einet":
+            model = Einet(leaves, 1, 20, 20, 2, 6, layer_type="einsum")
+        else:
+            model = RatSPN(leaves, 1, 20, 6, 2, outer_product=True)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    adam = torch.optim.Adam(weights, 1e-3)
+    call = getattr(model, "log_likelihood", model)
+
+    def torch_step(x):
+        adam.zero_grad()
+        (-call(torch.tensor(x)).mean()).backward()
+        adam.step()
+
+    def torch_log_prob(x):
+        with torch.no_grad():
+            return call(torch.tensor(x)).reshape(len(x)).numpy()
+
+    return torch_log_prob, torch_step, sum(weight.numel() for weight in weights)
+
+
+def profile(case: dict) -> dict[str, dict[str, float]]:
+    """Milliseconds of a step on one thread by part of the model, in matrix products and in all.
+
+    XLA's operations are named by the scopes that they were made in; one without a scope, as in a
+    gradient written by hand, counts with the first of its operands that has one.
+    """
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    train_steps, inputs, number = prepare(case)
+    train_steps(*inputs)  # compiles
+    hlo = train_steps.experimental_get_compiler_ir(*inputs)(stage="optimized_hlo")
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        train_steps(*inputs).numpy()
+        tf.profiler.experimental.stop()
+        [file] = Path(folder).rglob("*.xplane.pb")
+        planes = xplane_pb2.XSpace.FromString(file.read_bytes()).planes
+    [cpu] = (plane for plane in planes if plane.name == "/host:CPU")
+    parts, found = parts_of_operations(hlo), collections.defaultdict(collections.Counter)
+    for event in (event for line in cpu.lines for event in line.events):
+        name, ms = cpu.event_metadata[event.metadata_id].name, event.duration_ps / 1e9 / number
+        if name in parts:
+            found[parts[name]]["all"] += ms
+            found[parts[name]]["products"] += ms * name.startswith(("MatMul", "dot"))
+    return dict(sorted(found.items(), key=lambda item: -item[1]["all"]))
+
+
+def parts_of_operations(hlo: str) -> dict[str, str]:
+    """The part of the model, such as "object_spn/leaves", of each operation of a module's text."""
+    parts: dict[str, str] = {}
+    for name, rest in re.findall(r"^ *(?:ROOT )?%([\w.\-]+) = (.*)", hlo, re.MULTILINE):
+        operands = re.findall(r"%([\w.\-]+)", rest)
+        parts[name] = next(
+            (parts[o] for o in operands if parts.get(o, "other") != "other"), "other"
+        )
+        path = re.search(r'op_name="((?:[a-z_]+\w*/)+)', rest)
+        scopes = re.findall(r"([a-z_]+)\w*/", path[1]) if path else []
+        scopes = [scope.strip("_") for scope in scopes if scope not in ("gradient_tape", "while")]
+        if scopes:
+            inner = [scope for scope in scopes[1:2] if scope in ("leaves", "sums")]
+            parts[name] = "/".join([scopes[0], *inner])
+    return parts
 
 
 def make_steps(training, model, config, images, noise):
@@ -92,18 +225,6 @@ def make_steps(training, model, config, images, noise):
     optimizer = training.Optimizer(model, config)
     train_steps = training.make_train_steps(model, optimizer, config.batch_size, 255)
     return train_steps, (images.reshape(-1, *images.shape[2:]), noise[:, None], 0)
-
-
-def matmul_flop(hlo: str) -> int:
-    """Operations in all matrix products of a module in HLO text; a loop's body counts once."""
-    found = re.findall(r"%?([\w.\-]+) = \w+\[([\d,]*)\]", hlo)
-    shapes = {name: [int(size) for size in re.findall(r"\d+", sizes)] for name, sizes in found}
-    product = r"%?([\w.\-]+) = \w+\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),"
-    total = 0
-    for output, left, axes in re.findall(product + r".*?lhs_contracting_dims=\{([\d,]*)\}", hlo):
-        inner = prod(shapes[left][int(axis)] for axis in re.findall(r"\d+", axes))
-        total += 2 * inner * prod(shapes[output])
-    return total
 
 
 def take_turns(case: dict, turns: int, trees=(ROOT,)) -> list[dict]:
@@ -145,20 +266,23 @@ def compare(commit: str, turns: int) -> dict:
     return found
 
 
-def draw(growth: dict[str, list[dict]]):
-    """Time of a step (logarithmic) and peak memory against batch, side and number of steps."""
+def draw(columns: dict[str, dict[str, list[dict]]], rows: dict[str, str]):
+    """Measurements, the rows, against sizes, the columns, with a line for each label; logarithmic."""
     import common  # not in the processes that measure memory
 
-    figure = common.new_figure(9, 4.5, layout="constrained")
-    panels = figure.subplots(2, len(growth), sharex="col", sharey="row")
-    for (above, below), (name, results) in zip(panels.T, growth.items()):
-        sizes = [result[name] for result in results]
-        above.loglog(sizes, [result["step_ms"] for result in results], "o-")
-        below.plot(sizes, [result["peak_rss_mb"] for result in results], "o-")
-        below.set(xlabel=name, xticks=sizes, xticklabels=sizes)
-        below.minorticks_off()
-    panels[0, 0].set(ylabel="ms a training step")
-    panels[1, 0].set(ylabel="peak memory, MB", ylim=(0, None))
+    figure = common.new_figure(9, 5, layout="constrained")
+    panels = figure.subplots(len(rows), len(columns), sharex="col", sharey="row", squeeze=False)
+    for of_size, (size, lines) in zip(panels.T, columns.items()):
+        for axes, (measured, title) in zip(of_size, rows.items()):
+            for label, results in lines.items():
+                sizes = [result[size] for result in results]
+                axes.loglog(sizes, [result[measured] for result in results], "o-", label=label)
+            axes.set(xticks=sizes, xticklabels=sizes)
+            axes.minorticks_off()
+            panels[axes.get_subplotspec().rowspan.start, 0].set_ylabel(title)
+        axes.set_xlabel(size)
+    if len(lines) > 1:
+        axes.legend()
     return figure
 
 
@@ -166,29 +290,42 @@ def main(argv: list[str] | None = None) -> int:
     import common  # not in the children: it imports the packages of this tree
 
     parser = common.parser(__doc__)
-    parser.add_argument("--against", metavar="COMMIT", help="compare the steps, and do no more")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--against", metavar="COMMIT", help="compare the steps, and do no more")
+    what.add_argument("--profile", action="store_true", help="where a step's time goes, no more")
+    what.add_argument("--peers", action="store_true", help="RAT-SPNs alone, no more")
     parser.add_argument("--turns", type=common.positive, default=10, help="calls of a case's step")
     common.add_json(parser, "the numbers")
     common.add_output(parser)
     options = parser.parse_args(argv)
-    found = ["git", "-C", str(ROOT), "cat-file", "-e", f"{options.against}^{{commit}}"]
-    if options.against and subprocess.run(found, stderr=subprocess.DEVNULL).returncode:
-        parser.error(f"argument --against: expected a commit, found {options.against}")
-    if not options.against:
-        print("About half an hour; at once: recorded/benchmark.json and figures/growth.png")
+    if options.peers and not importlib.util.find_spec("spflow"):
+        parser.error("argument --peers: needs: pip install -e '.[peers]'")
     from supair.hardware import describe_machine
 
     content = {"machine": describe_machine(), "commit": common.commit()}
     print(*content["machine"].values(), sep=", ")
     if options.against:
         content |= compare(options.against, options.turns)
+    elif options.profile:
+        content["profile"] = profile(AGAINST[0])
+        for name, row in content["profile"].items():
+            print(f"{name:24}{row['all']:8.1f} ms, {row['products']:.1f} of it in products")
+    elif options.peers:
+        cases = {peer: [{"peer": peer, "variables": n} for n in PEER_SIZES] for peer in PEERS}
+        rows = {"step_ms": "ms a training step", "log_prob_ms": "ms for log_prob"}
+        peers = {p: [take_turns(c, options.turns)[0] for c in of] for p, of in cases.items()}
+        content["peers"] = peers
+        common.save_figure(draw({"variables": peers}, rows), options.output / "peers")
     else:
+        print("About half an hour; at once: recorded/benchmark.json and figures/growth.png")
         content["cases"] = [take_turns(case, options.turns)[0] for case in CASES]
         content["growth"] = {
             name: [take_turns({**PAPER, name: size}, options.turns)[0] for size in sizes]
             for name, sizes in GROWTH.items()
         }
-        common.save_figure(draw(content["growth"]), options.output / "growth")
+        columns = {name: {"": results} for name, results in content["growth"].items()}
+        rows = {"step_ms": "ms a training step", "peak_rss_mb": "peak memory, MB"}
+        common.save_figure(draw(columns, rows), options.output / "growth")
     if options.json:
         common.write_json(options.json, content)
     return 0

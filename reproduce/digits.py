@@ -84,18 +84,14 @@ def classify(digits, labels, seed: int) -> dict:
     return row
 
 
-def draw_rows(rows: dict, figure=None):
-    """A figure of rows of square images, [n, side, side] or [n, side²] in [0, 1], by name."""
-    rows = {name: images for name, images in rows.items() if len(images)}
-    figure = figure or common.new_figure(10, 0.9 * len(rows))
+def draw_rows(rows: dict, figure) -> None:
+    """Put rows of square images, [n, side²] in [0, 1], by name into a figure."""
     for axes, (name, images) in zip(figure.subplots(len(rows)), rows.items()):
-        side = round(np.size(images[0]) ** 0.5)
-        images = np.reshape(images, [-1, side, side])
+        images = np.reshape(images, [-1, 28, 28])
         framed = np.pad(images, [(0, 0), (1, 1), (1, 1)], constant_values=1)
         axes.imshow(np.hstack(framed), cmap="gray", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[], frame_on=False)
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
-    return figure
 
 
 def draw(found: dict[str, list[dict]], rows: dict):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import common
 
 from reproduce.experiments import TITLES, Experiment
-from reproduce.records import read_boxes
+from reproduce.records import read_record
 from reproduce.train import load, train_missing
 from supair.config import PAPER_EPOCHS, TrainingError
 
@@ -38,7 +38,10 @@ def collect(
     """The figure's content; TrainingError if a run has no boxes near one of the epochs."""
     halves = []
     for run in runs:
-        rows = read_boxes(run.dataset) if options.recorded else run.read_rows(options.runs)
+        if options.recorded:
+            rows = read_record(run.model, run.recipe, run.dataset).provenance[0]["examples"]
+        else:
+            rows = run.read_rows(options.runs)
         chosen = []
         for epoch in epochs or EPOCHS:
             near = [r for r in rows if "examples" in r and abs(r["epoch"] - epoch) <= 0.25]

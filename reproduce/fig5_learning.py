@@ -3,10 +3,9 @@
     python reproduce/fig5_learning.py             trains what is missing of 120 runs, then draws
     python reproduce/fig5_learning.py --recorded  draws the recorded runs, all seeds, at once
 
-Lines are means over all seeds that have got to where they end, bands one standard deviation.  Two
-more figures: in `fig5_seeds` every run has a line; `fig5_bins` is drawn as in the paper, means and
-standard deviations over runs and times together in 14 bins of time.  Marks at the right are where
-published curves end.  Seconds count training steps alone, and compare runs of one machine only.
+Lines are means over all seeds that have got to where they end, bands one standard deviation; in
+`fig5_seeds` every run has a line.  Marks at the right are where published curves end.  Seconds
+count training steps alone, and compare runs of one machine only.
 """
 
 import argparse
@@ -31,10 +30,9 @@ CURVES = {
     ("air", "paper"): {"color": "#D55E00"},
     ("air", "robust"): {"color": "#E69F00", "linestyle": "--"},
 }
-# By file name: against what, and whether there is a line a seed, or bins.
-FIGURES = {"fig5_learning": ("seconds", ""), "fig5_learning_epochs": ("epochs", "")}
-FIGURES |= {"fig5_seeds": ("epochs", "seeds"), "fig5_bins": ("seconds", "bins")}
-BINS = 14  # (code)
+# By file name: against what, and whether every seed has a line.
+FIGURES = {"fig5_learning": ("seconds", False), "fig5_learning_epochs": ("epochs", False)}
+FIGURES |= {"fig5_seeds": ("epochs", True)}
 
 
 class Curve(NamedTuple):
@@ -66,17 +64,7 @@ def collect(logs: Logs) -> Curve | None:
     )
 
 
-def bin_times(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Middles of the bins of time in seconds, and of all accuracies in each mean and deviation."""
-    edges = np.linspace(0, curve.seconds[-1], BINS + 1)
-    number = np.clip(np.digitize(curve.seconds, edges, right=True) - 1, 0, BINS - 1)  # [point]
-    filled = np.unique(number)
-    of_bins = [curve.accuracy[:, number == k] for k in filled]
-    middles = (edges[filled] + edges[filled + 1]) / 2
-    return middles, np.array([x.mean() for x in of_bins]), np.array([x.std() for x in of_bins])
-
-
-def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, how: str = ""):
+def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, each: bool = False):
     """A matplotlib figure of curves by model, recipe and data set; see `FIGURES`."""
     figure = common.new_figure(12, 9.5, layout="constrained")
     mark = {"marker": "<", "linestyle": "", "fillstyle": "none"}
@@ -97,11 +85,8 @@ def draw(curves: dict[tuple[str, str, str], Curve | None], against: str, how: st
             mean, seeds = accuracy.mean(axis=0), len(accuracy)
             deviation = accuracy.std(axis=0, ddof=1) if seeds > 1 else 0.0
             label = f"{title(model, recipe)} ({seeds} seed{'s' if seeds > 1 else ''})"
-            if how == "bins":
-                x, mean, deviation = bin_times(curve)
-                mean, deviation = 100 * mean, 100 * deviation
             axes.plot(x, mean, label=label, **style)
-            if how == "seeds":
+            if each:
                 axes.plot(x, accuracy.T, color=style["color"], linewidth=0.5, alpha=0.7)
                 continue
             band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
@@ -131,15 +116,13 @@ def main(argv: list[str] | None = None) -> int:
     curves = dict.fromkeys(keys) | {key: collect(read_logs(*key, seeds, runs)) for key in known}
     if not any(curves.values()):
         raise TrainingError(f"{runs or 'recorded/'}: none of these runs is there to draw")
-    for name, how in FIGURES.items():
-        common.save_figure(draw(curves, *how), options.output / name)
+    for name, (against, each) in FIGURES.items():
+        common.save_figure(draw(curves, against, each), options.output / name)
     for (model, recipe, dataset), curve in curves.items():
         name = f"{title(model, recipe)}, {TITLES[dataset]}"
         if curve is None or curve.epochs[-1] < PAPER_EPOCHS or curve.left_out:
-            end = "no run of today's"
-            if curve:
-                end = f"to epoch {curve.epochs[-1]:.1f}, without {curve.left_out}"
-            print(f"not complete: {name}: {end}", file=sys.stderr)
+            end = curve and f"to epoch {curve.epochs[-1]:.1f}, without {curve.left_out}"
+            print(f"not complete: {name}: {end or 'no run of today'}", file=sys.stderr)
     return 1 if failures else 0
 
 

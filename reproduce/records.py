@@ -5,7 +5,6 @@ Usage: python reproduce/records.py [--pretrained] runs/supair/sprites/robust/see
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -13,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
-import numpy as np
 
 import data
 from reproduce.experiments import DATA_SEED, Experiment
 from supair import run
-from supair.config import ConfigError, TrainingError
+from supair.config import PAPER_EPOCHS, ConfigError, TrainingError
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
-BOXES = "figure4_boxes.npz"
 OF_ROWS = ["seed", "epoch", "step", "train_seconds", "accuracy", "train_elbo"]
 # After these, which are of epochs, come the terms of the ELBO, as elbo_NAME.
 COLUMNS = [*OF_ROWS, "elbo", "train_elbo_mean", "confusion", "collapse"]
@@ -35,7 +32,8 @@ class Record:
 
     configuration: dict  # as in config.json, without the seed
     rows: dict[int, list[dict]]  # as in log.jsonl, without examples and provenance
-    provenance: dict[int, dict]  # "sessions" (those that differ), "seconds_per_step", "note"
+    # "sessions" (those that differ), "seconds_per_step", "note"; "best_view", the last row by that;
+    provenance: dict[int, dict]  # of seed 0 "examples", the rows that Figure 4 is drawn from
 
     def is_current(self, experiment: Experiment) -> bool:
         """Whether the runs are of the model and the training that an experiment has today."""
@@ -57,29 +55,21 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
         experiment = record.configuration["experiment"]
         if experiment != {"model": model, "dataset": dataset, "recipe": recipe}:
             raise ConfigError(f"expected the runs of its name, found those of {experiment}")
-        log_every, place = record.configuration["training"]["log_every"], path
+        place = path
         lines = run.read_whole(path).decode().splitlines()
         table = csv.DictReader(lines, restkey="", restval="missing", strict=True)
         terms = [name for name in table.fieldnames or () if name.startswith("elbo_")]
         if table.fieldnames != COLUMNS + terms:
             raise ConfigError(f"expected the columns {COLUMNS} and elbo_...")
-        places: dict[int, list[str]] = {seed: [] for seed in provenance}
         for cells in table:
             place = f"{path}, line {table.line_num}"
             names = cells if cells["elbo"] else OF_ROWS  # "" is a cell of no column
             row = {name: _value(name, cells[name]) for name in names}
             if cells["elbo"]:
                 row["elbo_terms"] = {name.removeprefix("elbo_"): row.pop(name) for name in terms}
-            places[row["seed"]].append(place)
             record.rows[row.pop("seed")].append(row)
         for seed, rows in record.rows.items():
-            length, step = round(rows[-1]["step"] / rows[-1]["epoch"]), 0
-            for row, place in zip(rows, places[seed]):  # noqa: B007 (told below)
-                step += min(log_every - step % log_every, length - step % length)
-                whole, right = step % length == 0, abs(row["epoch"] - step / length) < 1e-3
-                if not right or (row["step"], "elbo" in row) != (step, whole):
-                    raise ConfigError(f"expected seed {seed}'s step {step}, {length} an epoch")
-            if step % length:
+            if "elbo" not in rows[-1]:
                 raise ConfigError(f"seed {seed} ends within an epoch")
             if "best_view" in provenance[seed]:
                 best = provenance[seed]["best_view"]
@@ -126,20 +116,6 @@ def write_record(record: Record, folder: Path = RECORDED) -> None:
     run.write_whole(path.with_suffix(".json"), text)
 
 
-def _boxes(folder: Path) -> dict[str, np.ndarray]:
-    try:
-        return dict(np.load(io.BytesIO(run.read_whole(folder / BOXES))))
-    except Exception as error:  # damaged files make zipfile and zlib raise all kinds
-        raise ConfigError(f"{folder / BOXES}: missing or damaged ({error!r:.100})") from None
-
-
-def read_boxes(dataset: str, folder: Path = RECORDED) -> list[dict]:
-    """The rows that Figure 4 is drawn from: "epoch" and "examples", as in the log."""
-    arrays, names = _boxes(folder), ("epochs", "z_pres", "boxes")
-    columns = [arrays.get(f"{dataset}_{name}", np.zeros(0)).tolist() for name in names]
-    return [{"epoch": e, "examples": {"z_pres": z, "boxes": b}} for e, z, b in zip(*columns)]
-
-
 def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) -> None:
     """Put a run in its record; ConfigError if the runs there are of another configuration."""
     names, seed = configuration["experiment"], configuration["training"].pop("seed")
@@ -150,15 +126,6 @@ def add_run(configuration: dict, rows: list[dict], about: dict, folder: Path) ->
         raise ConfigError(f"{names}: seed {seed} is recorded beyond epoch {rows[-1]['epoch']:.0f}")
     record.rows[seed], record.provenance[seed] = rows, about
     write_record(record, folder)
-    if (names["model"], names["recipe"], seed) == ("supair", "paper", 0):
-        drawn = [row for row in rows if "examples" in row]
-        arrays = _boxes(folder) if (folder / BOXES).exists() else {}
-        arrays[f"{names['dataset']}_epochs"] = np.array([row["epoch"] for row in drawn])
-        for name in ("z_pres", "boxes"):
-            values = np.float32([row["examples"][name] for row in drawn])
-            arrays[f"{names['dataset']}_{name}"] = values
-        np.savez_compressed(content := io.BytesIO(), **arrays)
-        run.write_whole(folder / BOXES, content.getvalue())
 
 
 def measure_best_view(experiment: Experiment, directory: Path, folder: Path) -> dict:
@@ -172,18 +139,11 @@ def measure_best_view(experiment: Experiment, directory: Path, folder: Path) -> 
     return {name: value for name, value in row.items() if name != "examples"}
 
 
-def seconds(text: str) -> float:
-    """Above 0, for argparse."""
-    if not 0 < float(text) < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return float(text)
-
-
 def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
     parser = common.parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
     parser.add_argument("--note", help="what a reader must know about these runs")
-    parser.add_argument("--seconds-per-step", type=seconds, help="if the runs' clocks are wrong")
+    parser.add_argument("--seconds-per-step", type=float, help="if the runs' clocks are wrong")
     parser.add_argument("--pretrained", action="store_true", help="write to pretrained/ instead")
     parser.add_argument("--data", type=Path, default=data.store.DEFAULT_DIRECTORY, help="data sets")
     options = parser.parse_args(argv)
@@ -210,6 +170,9 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         else:
             if experiment.model == "supair":
                 about["best_view"] = measure_best_view(experiment, directory, options.data)
+            if seed == 0:
+                shown = [row for row in rows if "examples" in row and row["epoch"] <= PAPER_EPOCHS]
+                about["examples"] = [{n: row[n] for n in ("epoch", "examples")} for row in shown]
             add_run(configuration, rows, about, folder)
     return 0
 

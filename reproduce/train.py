@@ -11,6 +11,7 @@ with its run.  Keep --threads the same for runs that are to be repeated bit by b
 
 import argparse
 import contextlib
+import functools
 import math
 import os
 import statistics
@@ -25,11 +26,11 @@ from typing import Any
 import common
 
 import data
-from reproduce.experiments import DATA_SEED, MODELS, PAPER_SEEDS, RECIPES, TITLES, Experiment
+from reproduce.experiments import DATA_SEED, MODELS, PAPER_SEEDS, RECIPES, Experiment
 from reproduce.records import RECORDED, read_record
 from supair import cli
 from supair.config import PAPER_EPOCHS, ConfigError, TrainingError
-from supair.run import is_finished, read_configuration, read_rows
+from supair.run import is_finished
 
 SCRIPT = Path(__file__).resolve()
 LOCK_TIMEOUT = 60  # seconds in which the process of a lost worker has ended, too
@@ -86,44 +87,33 @@ def describe_work(
     experiments: Sequence[Experiment], epochs: int, converge: bool, runs: Path
 ) -> tuple[str, float]:
     """How many runs are done, and how long the others take, also in seconds, to so many epochs."""
-    left: dict[str, list[int]] = {}
-    finished, total, lines = 0, 0.0, []
+    missing, scenes, seconds = 0, 0, 0.0
     for experiment in experiments:
         with contextlib.suppress(TrainingError):  # of which `train_missing` tells
             rows = experiment.read_rows(runs)
             criterion = MODELS[experiment.model].convergence if converge else None
-            if is_finished(rows, epochs, criterion):
-                finished += 1
-            else:
+            if not is_finished(rows, epochs, criterion):
                 steps = epochs * experiment.steps_per_epoch - (rows[-1]["step"] if rows else 0)
-                scenes = max(0, steps) * experiment.training_config().batch_size
-                left.setdefault(experiment.model, []).append(scenes)
-    for model, scenes in left.items():
-        pace, where = _scenes_per_second(model, runs)
-        seconds = len(scenes) * STARTING + sum(scenes) / pace * MEASURING
-        time = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{math.ceil(seconds / 60)} min"
-        what = f"{len(scenes)} of {TITLES[model]}, {sum(scenes):,} scenes"
-        lines.append(f"  {what}: about {time}, at {pace:.0f} scenes a second ({where})")
-        total += seconds
+                left = max(0, steps) * experiment.training_config().batch_size
+                missing, scenes = missing + 1, scenes + left
+                seconds += STARTING + left / _scenes_per_second(experiment.model) * MEASURING
     end = f"epoch {epochs}{' and on until converged' * converge}"
-    head = f"{finished} of {len(experiments)} runs to {end} are in {runs}"
-    return "\n".join([f"{head}; to train:" if lines else f"{head}.", *lines]), total
+    head = f"{len(experiments) - missing} of {len(experiments)} runs to {end} are in {runs}"
+    time = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{math.ceil(seconds / 60)} min"
+    work = f"; to train: {scenes:,} scenes, about {time} on two cores as recorded"
+    return f"{head}{work if missing else '.'}", seconds
 
 
-def _scenes_per_second(model: str, runs: Path) -> tuple[float, str]:
-    """The median of the model's runs here, or of the recorded ones, and which it is."""
-    paces, where = [], "as here"
-    for folder in runs.glob(f"**/{model}/*/*/seed*"):
-        with contextlib.suppress(TrainingError):
-            batch = read_configuration(folder)["training"]["batch_size"]
-            paces += [batch * row["step"] / row["train_seconds"] for row in read_rows(folder)[-1:]]
-    if not paces:
-        where = "recorded on two processor cores"
-        for path in RECORDED.glob(f"{model}-*.csv"):
-            record = read_record(*path.stem.split("-"))
-            batch, last = record.configuration["training"]["batch_size"], [*record.rows.values()]
-            paces += [batch * rows[-1]["step"] / rows[-1]["train_seconds"] for rows in last]
-    return statistics.median(paces), where
+@functools.cache
+def _scenes_per_second(model: str) -> float:
+    """The median of the model's recorded runs."""
+    paces = []
+    for path in RECORDED.glob(f"{model}-*.csv"):
+        record = read_record(*path.stem.split("-"))
+        batch = record.configuration["training"]["batch_size"]
+        last = [rows[-1] for rows in record.rows.values()]
+        paces += [batch * row["step"] / row["train_seconds"] for row in last]
+    return statistics.median(paces)
 
 
 def load(dataset: str, options: argparse.Namespace) -> dict[str, data.SceneFile]:

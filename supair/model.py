@@ -223,9 +223,12 @@ class SuPAIR(keras.Model):
         """The same of another q(z | x) than the inference network's."""
         config = self.config
         z_where = description.where_loc + description.where_scale * noise[..., :4]
-        parts = self.extract_patches(images, z_where, noise[..., 4:])
-        log_p_objects = self.log_p_objects(parts) * self.object_scale(z_where)
-        log_p_background = self.log_p_background(images, parts)
+        with tf.name_scope("crops"):  # the names are those of a profile's rows
+            parts = self.extract_patches(images, z_where, noise[..., 4:])
+        with tf.name_scope("object_spn"):
+            log_p_objects = self.log_p_objects(parts) * self.object_scale(z_where)
+        with tf.name_scope("background_spn"):
+            log_p_background = self.log_p_background(images, parts)
         log_q_where = description.q_where.log_prob(z_where)
 
         q_count, at_least = description.q_count, description.at_least

@@ -108,7 +108,9 @@ def train_step(model, optimizer: Optimizer, config: TrainingConfig, images, nois
         with tf.GradientTape() as tape:
             tape.watch(weights)
             loss, elbo = model.training_loss(images, noise, step, config)
-    optimizer.apply(tape.gradient(loss, weights))
+    gradients = tape.gradient(loss, weights)
+    with tf.name_scope("optimizer"):
+        optimizer.apply(gradients)
     return elbo
 
 

@@ -31,7 +31,6 @@ READERS = {  # what uses the files that `prepare` puts in a folder
     "mnist.npz": lambda folder: data.scenes.load_mnist(folder / "mnist.npz"),
     "air-paper-sprites.csv": lambda folder: records.read_record("air", "paper", "sprites", folder),
     "air-paper-sprites.json": lambda folder: records.read_record("air", "paper", "sprites", folder),
-    "figure4_boxes.npz": lambda folder: records.read_boxes("sprites", folder),
 }
 OF_RUN = "run/config.json", "run/log.jsonl", "run/checkpoints/epoch-00001.safetensors"
 OF_MODEL = "model/config.json", "model/weights.safetensors"
@@ -56,7 +55,6 @@ def prepare(folder: Path) -> None:
     h.make_data(folder / "data")
     os.rename(next((folder / "data").iterdir()), folder / "scenes.h5")
     np.savez(folder / "mnist.npz", x_train=PIXELS[None, :28, :28], x_test=PIXELS[None, :28, :28])
-    shutil.copy(records.RECORDED / records.BOXES, folder)
     for path in records.RECORDED.glob("air-paper-sprites.*"):
         shutil.copy(path, folder)
     (folder / "pictures").mkdir()

@@ -32,8 +32,31 @@ def test_a_child_measures_once_for_every_line(monkeypatch, capsys):
     result = json.loads(last)
     assert progress == ["ready", "done", "done"] and CASE.items() <= result.items()
     assert result["epoch_s"] == pytest.approx(30_000 * result["step_ms"] / 1e3)
-    share = result["step_gflop"] / result["matmul_gflops"] / result["step_ms"] * 1e3
-    assert result["share_of_matmul_rate"] == pytest.approx(share) and 0 < share < 1
+
+
+def test_a_peer_is_measured_and_its_density_integrates_to_one(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    benchmark.measure(json.dumps(case := {"peer": "rat_spn", "variables": 8}))
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert case.items() <= result.items() and result["integral"] == pytest.approx(1, abs=1e-5)
+    assert result["parameters"] == 8 * 20 * 6 * 2 + 6 * (2 * 400 * 20 + 400)
+    assert min(result["step_ms"], result["log_prob_ms"]) > 0
+
+
+def test_operations_belong_to_the_parts_that_made_them():
+    scopes = {
+        "a.1": "while/object_spn/leaves_1/MatMul_2",
+        "b": "gradient_tape/while/object_spn/sums_1_0_1/mul_1",
+        "c": "while/optimizer/adam/Mul",
+        "d": "while/AddN",
+    }
+    lines = [
+        f'  %{name} = f32[2]{{0}} dot(%x), metadata={{op_name="{scopes[name]}"}}' for name in scopes
+    ]
+    lines[3] = lines[3].replace("%x", "%x, %b")  # named by an operand
+    found = benchmark.parts_of_operations("\n".join([*lines, "  ROOT %e = f32[2] copy(%x)"]))
+    parts = ["object_spn/leaves", "object_spn/sums", "optimizer", "object_spn/sums", "other"]
+    assert found == dict(zip([*scopes, "e"], parts))
 
 
 def test_children_take_turns_in_their_trees(monkeypatch, tmp_path):

@@ -43,21 +43,11 @@ def test_figure_5_draws_means_and_names_what_is_missing(tmp_path, capsys):
     axes = fig5_learning.draw(curves, "seconds").axes[1]
     [line] = [line for line in axes.lines if line.get_label() == "SuPAIR (2 seeds)"]
     assert line.get_xdata().tolist() == [30, 600] and line.get_ydata().tolist() == [50, 50]
-    lines = fig5_learning.draw(curves, "epochs", "seeds").axes[1].lines
+    lines = fig5_learning.draw(curves, "epochs", True).axes[1].lines
     drawn = [line.get_ydata().tolist() for line in lines]
     assert [40, 40] in drawn and [60, 60] in drawn  # every run, beside the mean
     ends = [line.get_ydata()[0] for line in axes.lines[:3]]
     np.testing.assert_allclose(ends, [99.2, 97.6, 92])  # the paper's, of Sprites
-
-
-def test_figure_5_in_the_papers_bins_pools_runs_and_times():
-    seconds = np.arange(1.0, 29.0)  # two points a bin
-    accuracy = np.stack([seconds / 28, np.zeros(28)])
-    curve = fig5_learning.Curve(seconds / 100, seconds, accuracy, [])
-    middles, means, deviations = fig5_learning.bin_times(curve)
-    np.testing.assert_allclose(middles, np.arange(1, 28, 2))
-    np.testing.assert_allclose(means[[0, 13]], [3 / 28 / 4, 55 / 28 / 4])  # of 1, 2 and of 27, 28
-    np.testing.assert_allclose(deviations[0], np.std([1 / 28, 2 / 28, 0, 0]))
 
 
 def test_figure_4_shows_the_boxes_of_the_log(small, tmp_path, monkeypatch):

@@ -51,13 +51,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 
 
 DAMAGES = {  # of a header, four lines of seed 4 and four of seed 11
-    "gap": lambda lines: lines[:3] + lines[4:],
     "ends within an epoch": lambda lines: lines[:-1],
     "no row of a seed": lambda lines: lines[:5],
     "unknown seed": lambda lines: [*lines[:-1], lines[-1].replace("11,", "12,")],
     "no ELBO at an epoch's end": lambda lines: [line.replace("2.125", "") for line in lines],
-    "1e12 steps": lambda lines: [line.replace("2.0,6", "2.0,1000000000000") for line in lines],
-    "another step": lambda lines: [line.replace("11,1.3333,4", "11,1.3333,5") for line in lines],
+    "no number": lambda lines: [line.replace("11,1.3333,4", "11,1.3333,four") for line in lines],
     "long cell": lambda lines: [*lines, "4," + "1" * 200_000],
 }
 
@@ -67,7 +65,7 @@ def test_a_damaged_table_is_refused(tmp_path, damage):
     records.write_record(record(), tmp_path)
     lines = (tmp_path / FILE).read_text().splitlines()
     (tmp_path / FILE).write_text("\n".join(damage(lines)))
-    cell = ", line 8.*step 4" if damage is DAMAGES["another step"] else ""
+    cell = ", line 8" if damage is DAMAGES["no number"] else ""
     with pytest.raises(ConfigError, match=FILE + cell):
         read(tmp_path)
 
@@ -99,24 +97,18 @@ def test_a_run_is_recorded_with_boxes_and_weights(tmp_path, monkeypatch):
     assert rows[-1]["elbo"] == pytest.approx(log[-1]["elbo"], abs=1e-3)
     session = log[-1]["provenance"]
     told = {"sessions": [session], "seconds_per_step": 2, "note": "slow", "best_view": best}
+    kept = [row["examples"] for row in about[0].pop("examples")]
+    assert len(kept) > 1 and kept == [row["examples"] for row in log if "examples" in row]
     assert about == {0: told} and rows[-1]["best_view"] == {**best, "epoch": 2.0}
     about[0]["best_view"] = {**best, "elbo": "much"}
     records.write_record(dataclasses.replace(read(folder), provenance=about), tmp_path)
     with pytest.raises(ConfigError, match="much"):
         read(tmp_path)
-    examples = [row["examples"]["boxes"] for row in log if "examples" in row]
-    kept = [row["examples"]["boxes"] for row in records.read_boxes("sprites", folder)]
-    np.testing.assert_allclose(kept, examples, atol=1e-5)
     records.main(["--pretrained", str(run)], folder)
     again = SuPAIR(tiny.MODEL, 0)
     load_weights(again, tmp_path / "pretrained" / "sprites")
     for variable, trained in zip(again.variables, model.variables):
         np.testing.assert_array_equal(variable.numpy(), trained.numpy().astype(np.float16))
-    (folder / records.BOXES).write_bytes(b"PK\x03\x04")
-    with pytest.raises(ConfigError, match=records.BOXES):
-        records.read_boxes("sprites", folder)
-    with pytest.raises(ConfigError, match=records.BOXES):
-        records.main([str(run)], folder)
     records.write_record(record(), folder)  # of another configuration
     with pytest.raises(ConfigError, match="supair"):
         records.main([str(run)], folder)

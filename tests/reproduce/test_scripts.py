@@ -37,11 +37,11 @@ def test_digits_are_modelled_filled_in_and_classified(monkeypatch, tmp_path, sma
 
 
 MODEL = SuPAIR(dataclasses.replace(tiny.MODEL, scene_size=50, patch_size=28), 3)
-FEW = {"SCENES": 4, "BOUNDS": (1, 3), "SHIFTS": 2, "COLUMNS": 2, "SHOWN": ("multi_mnist",)}
+FEW = {"SCENES": 4, "BOUNDS": (1, 3), "SHIFTS": 2, "SHOWN": ("multi_mnist",)}
 
 
 def test_the_script_runs_on_weights_of_ones_own(tmp_path, monkeypatch):
-    for name, value in {**FEW, "PROBE": {"train": 30, "test": 20}}.items():
+    for name, value in FEW.items():
         monkeypatch.setattr(queries, name, value)
     monkeypatch.setitem(data.SIZES, "multi_mnist", (40, 60))
     write_weights(MODEL, tmp_path, resolve("SuPAIR", MODEL.config, tiny.TRAINING, {}))
@@ -49,9 +49,6 @@ def test_the_script_runs_on_weights_of_ones_own(tmp_path, monkeypatch):
     assert queries.main([*options, "--json", str(tmp_path / "a.json")]) == 0
     numbers = json.loads((tmp_path / "a.json").read_text())
     assert numbers["ELBO, nats"] < numbers["bound of 3 samples, nats"]
-    shares = [numbers[name] for name in numbers if name.startswith("accuracy")]
-    assert len(shares) == 2 and 0 <= min(shares) and max(shares) <= 1
-    assert (tmp_path / "queries.png").stat().st_size > 10_000
     assert (tmp_path / "parts.png").stat().st_size > 10_000
 
 

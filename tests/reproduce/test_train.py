@@ -125,18 +125,20 @@ def test_a_killed_worker_costs_an_epoch_and_changes_nothing(options, tmp_path, c
 
 
 def test_the_time_to_go_is_told_before_it_begins(tmp_path):
-    """Of runs of 2 epochs; the first has done one, at 3 seconds a step."""
+    """Of runs of 2 epochs, the first has done one; at the pace recorded on two cores."""
     runs, size = runs_of(0, 1), runs_of(0)[0].steps_per_epoch
     write_run(tmp_path, runs[0], [row(size, 1.0)])
     told, seconds = train.describe_work(runs, 2, False, tmp_path)
-    expected = 2 * train.STARTING + 3 * size * 3.0 * train.MEASURING
+    batch = runs[0].training_config().batch_size
+    assert 128 / 0.069 <= (pace := train._scenes_per_second(runs[0].model)) <= 256 / 0.127
+    expected = 2 * train.STARTING + 3 * size * batch / pace * train.MEASURING
     assert seconds == pytest.approx(expected) and f"{math.ceil(expected / 60)} min" in told
 
 
 def test_ranges_of_seeds_and_wrong_options(capsys):
-    assert train.parse([*WHICH, "--seeds", "0-2", "7"]).seeds == [0, 1, 2, 7]
+    assert train.parse([*WHICH, "--seeds", "0-2", "7", "1"]).seeds == [0, 1, 2, 7]
     for wrong, named in (
-        (["--seeds", "0-2", "1"], "--seeds"),
+        (["--seeds", "2-0"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
         (["--model=air", "--dataset=multi_mnist_80"], "--dataset"),
         (["--model", "supair_poon_domingos"], "--recipe"),
