@@ -38,12 +38,13 @@ COINS = """22 35 45 39 132 28 47 46 192 30 48 43 255 34 42 38 305 16 60 56 25 10
 220 240 49 48 276 239 50 50 336 248 46 41"""  # drawn by hand: left, top, width, height
 
 
-def lay_out(rng: np.random.Generator, stamps: np.ndarray, ground: np.ndarray):
-    """A picture [SIDE, SIDE] with 0 to 3 of the stamps [n, edge, edge], and their boxes."""
+def lay_out(rng: np.random.Generator, stamps: np.ndarray, ground: np.ndarray, share=0.0):
+    """A picture [SIDE, SIDE] with 0 to 3 of the stamps [n, edge, edge], and their boxes, of what is
+    above 0.1 and the share of the stamp's peak."""
     boxes, edge = np.zeros([0, 4]), stamps.shape[1]
     for _ in range(rng.integers(4)):
         stamp, (left, top) = rng.choice(stamps), rng.integers(0, SIDE - edge + 1, 2)
-        box = ink_boxes(stamp[np.newaxis] > 0.1) + [left, top, 0.0, 0.0]
+        box = ink_boxes(stamp[np.newaxis] > max(0.1, share * stamp.max())) + [left, top, 0.0, 0.0]
         if np.all(box_iou(box, boxes) <= LARGEST_IOU):
             here = ground[top : top + edge, left : left + edge]
             np.maximum(here, stamp, out=here)
@@ -64,7 +65,7 @@ def make_sets(sizes: tuple[int, int]) -> dict[str, list]:
     drawn = {
         "digits": lambda rng: lay_out(rng, digits, np.zeros([SIDE, SIDE])),
         "lawn": lambda rng: lay_out(rng, digits, lawn.copy()),
-        "blobs": lambda rng: lay_out(rng, blobs, rng.normal(0.1, 0.05, [SIDE, SIDE])),
+        "blobs": lambda rng: lay_out(rng, blobs, rng.normal(0.1, 0.05, [SIDE, SIDE]), 0.5),
         "letters": draw_letters,
     }
     photographs = {
