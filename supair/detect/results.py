@@ -13,13 +13,15 @@ from tqdm import tqdm
 
 import supair
 from supair.detect.images import Images, Preparation
-from supair.detect.tiles import drop_doubles
+from supair.detect.suggest import count_pieces, find_sizes
+from supair.detect.tiles import drop_doubles, sample
 from supair.evaluation import grey
 from supair.extensions.best_view import BestView
 
 _BATCH = 250  # scenes at once
 _MOST, _FEW = 0.9, 10  # share of boxes, and least number of boxes or images, to have doubts about
 _AT_LIMIT = 0.05  # of the range of a box's widths
+_SEEN, _MORE = 20, 2.0  # images whose pieces are counted; as many for each object give doubts
 
 
 class Detection(NamedTuple):
@@ -113,7 +115,7 @@ def detect(model, preparation: Preparation, images: Images, levels="auto", min_s
                 parts[number].append((rows, sure[k], seen[k], present[k].all(), window.size))
             progress.update(len(batch))
     detections = [_put_together(*zip(*of_image), min_score) for of_image in parts]
-    doubts = find_doubts(detections)
+    doubts = find_doubts(detections) + _compare(detections, preparation, images) * (not min_score)
     doubts += [Doubt(text, range(len(images.names))) for text in said]
     for doubt in doubts:
         print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
@@ -131,6 +133,17 @@ def _put_together(rows, sure, seen, full, sizes, min_score: float) -> Detection:
     empty = np.mean(tiles) if len(tiles) >= _FEW else 0.0
     of_image = float(np.prod(sure)), float(empty), np.mean(full), not any(seen), sizes[0]
     return Detection(table[keep, :4], score, log_ratio, width, *of_image)
+
+
+def _compare(detections: list[Detection], preparation: Preparation, images: Images) -> list[Doubt]:
+    """A Doubt if far fewer objects are found than pieces stand out from the ground."""
+    sizes, found = find_sizes(images, preparation, _SEEN), 0.0
+    for number, part in zip(sample(range(len(detections)), _SEEN), sizes.pictures):
+        found += len(detections[number].boxes) * part.size / np.prod(detections[number].size)
+    if (pieces := count_pieces(sizes)) < max(_FEW, _MORE * found):
+        return []
+    text = f"{pieces} pieces stand out in images in which {found:.0f} objects are found"
+    return [Doubt(text, range(len(detections)))]
 
 
 def find_doubts(detections: list[Detection]) -> list[Doubt]:

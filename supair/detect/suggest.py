@@ -48,10 +48,10 @@ class Sizes(NamedTuple):
         return max(1, round(float(np.quantile(numbers, 0.95))))
 
 
-def find_sizes(images: Images, preparation: Preparation) -> Sizes:
+def find_sizes(images: Images, preparation: Preparation, most=_IMAGES) -> Sizes:
     """Sizes of what is brighter than its ground and, once smoothed, in one piece."""
     shapes, pictures = [], []
-    for number in sample(range(len(images.names)), _IMAGES):
+    for number in sample(range(len(images.names)), most):
         picture = images.pictures[number]
         shapes.append(picture.shape[:2])
         top, left = (max(0, length - _CROP) // 2 for length in shapes[-1])
@@ -81,17 +81,24 @@ def find_sizes(images: Images, preparation: Preparation) -> Sizes:
         "these are no separate objects, all darker or all brighter than the ground": share < _GOOD,
         "the sizes differ much: objects may touch, or be in parts": large > 2.5 * small,
     }
-    said = [doubt for doubt, true in doubts.items() if true]
-    return Sizes(shapes, pictures, boxes, owner, (small, middle, large), said)
+    sizes = Sizes(shapes, pictures, boxes, owner, (small, middle, large), [])
+    few = f"{count_pieces(sizes)} pieces are brighter than noise, and most too faint to be counted"
+    doubts[few] = count_pieces(sizes) > 2 * len(boxes)
+    return sizes._replace(doubts=[doubt for doubt, true in doubts.items() if true])
 
 
-def _find_pieces(pictures, smoothing: float, ground: float) -> tuple[np.ndarray, np.ndarray]:
+def count_pieces(sizes: Sizes) -> int:
+    """How many pieces there are in the pictures; if these are more, those brighter than noise."""
+    return max(len(sizes.boxes), len(_find_pieces(sizes.pictures, 1.0, 0.0, _noise_limit)[0]))
+
+
+def _find_pieces(pictures, smoothing: float, ground: float, limit=None):
     """Boxes [n, 4] of what is above a threshold for all pictures, and which picture has each."""
     ndi, rows = scipy.ndimage, []
     smooth = [ndi.gaussian_filter(picture, smoothing) for picture in pictures]
     if ground:
         smooth = [s - ndi.gaussian_filter(picture, ground) for s, picture in zip(smooth, pictures)]
-    threshold = _threshold(np.concatenate([levels.ravel() for levels in smooth]))
+    threshold = (limit or _threshold)(np.concatenate([levels.ravel() for levels in smooth]))
     for n, levels in enumerate(smooth):
         for y, x in ndi.find_objects(*ndi.label(levels > threshold, np.ones([3, 3]))):
             rows.append((x.start, y.start, x.stop - x.start, y.stop - y.start, n))
@@ -105,6 +112,12 @@ def _threshold(values: np.ndarray) -> float:
     below, total = np.cumsum(numbers), np.cumsum(numbers * (edges[1:] + edges[:-1]) / 2)
     apart = (total[-1] * below - total * below[-1]) ** 2
     return float(edges[1:][np.argmax(apart / np.maximum(1.0, below * (below[-1] - below)))])
+
+
+def _noise_limit(values: np.ndarray) -> float:
+    """Five standard deviations above the median, by the median deviation from that."""
+    median = np.median(values)
+    return median + max(0.02, 5 * 1.4826 * np.median(np.abs(values - median)))
 
 
 class Layout(NamedTuple):

@@ -44,33 +44,6 @@ def _explain(spn: RatSpn, x, observed, seed, leaf_noise: bool):
     return spn.sample_conditional(x, tf.round(observed), seed, leaf_noise)
 
 
-def inpaint(model: SuPAIR, images, known, seed=None, leaf_noise: bool = False, rounds: int = 3):
-    """Scenes with a hole, where `known` [batch, B, B] is zero and not one, filled in: by the most
-    probable explanation or, given a seed, a sample.
-
-    The inference network needs whole scenes, so the hole first shows what the background model
-    expects there, and then what objects and background together do, `rounds` times.
-    """
-    images, known = (tf.convert_to_tensor(values, tf.float32) for values in (images, known))
-    images *= known
-    description = model(images)
-    description = description._replace(z_pres=tf.zeros_like(description.z_pres))
-    size, steps = model.config.patch_size, model.config.num_steps
-    nothing = tf.zeros([steps, len(images), size, size])
-    hole = 1 - known
-    filled = images + hole * model.compose(description, nothing, images, known=known)
-    for last in [False] * (rounds - 1) + [True]:
-        seeds = [None, None] if seed is None or not last else tf.unstack(tf.random.split(seed, 2))
-        description = model(filled)
-        parts = extract_patches(filled, description.where_loc, size)
-        known_share = extract_patches(known, description.where_loc, size).patches
-        parts = parts._replace(visible=parts.visible * known_share)
-        patches = _fill(model, parts, seeds[0], leaf_noise)
-        explain = functools.partial(_explain, seed=seeds[1], leaf_noise=leaf_noise)
-        filled = images + hole * model.compose(description, patches, images, explain, known)
-    return filled
-
-
 def sample_scenes(model: SuPAIR, number: int, seed, leaf_noise: bool = False):
     """Scenes from the generative model, [number, B, B], and their description.
 

@@ -44,6 +44,9 @@ def test_objects_of_several_tiles_are_put_together_once_and_cut_at_the_edges(mon
     assert found.size == (40, 36)
     assert found.confidence == pytest.approx(0.8**4)  # uniform scenes are sure to be empty
     assert not len(detect(model, preparation, images, min_score=0.95)[0][0].boxes)
+    picture[2::6, 2::6] = 98  # not found by the finder
+    _, [doubt] = detect(model, preparation, images)
+    assert doubt.text.endswith("pieces stand out in images in which 3 objects are found")
 
 
 def test_full_batches_and_the_rest_find_what_the_model_does(monkeypatch):

@@ -5,7 +5,13 @@ import pytest
 
 import data
 from supair.detect.images import Images, Preparation
-from supair.detect.suggest import draw_suggestion, find_sizes, suggest_layout, suggest_variances
+from supair.detect.suggest import (
+    count_pieces,
+    draw_suggestion,
+    find_sizes,
+    suggest_layout,
+    suggest_variances,
+)
 
 
 def sizes_of(pictures):
@@ -62,6 +68,11 @@ def test_few_objects_in_an_image_that_is_not_square_are_resized():
 def test_doubts_are_said():
     blocks = np.random.default_rng(0).random([20, 20]) > 0.5  # many of them touch
     assert sizes_of([np.kron(blocks, np.ones([5, 5]))]).doubts
+    sky = np.random.default_rng(0).normal(0.1, 0.01, [120, 120])
+    sky[5:115:10, 5:115:10] += 0.2  # 121 stars
+    sky[50:53, 50:90] = sky[80:83, 20:60] = 1.0
+    [doubt] = sizes_of([sky]).doubts
+    assert doubt.startswith(f"{count_pieces(sizes_of([sky]))} pieces") and "faint" in doubt
 
 
 def test_variances_are_the_papers_on_the_papers_scenes():

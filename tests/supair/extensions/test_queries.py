@@ -51,17 +51,6 @@ def test_a_completion_is_the_spns_own():
         assert 0.1 < samples[step, :, pixel].var() < 0.4
 
 
-def test_inpainting_keeps_what_is_known_and_does_not_look_into_the_hole(model):
-    known = np.ones_like(IMAGES)
-    known[:, 3:8, 3:8] = 0
-    for seed in (None, (1, 2)):
-        filled = np.asarray(queries.inpaint(model, IMAGES, known, seed))
-        np.testing.assert_array_equal(filled[known > 0], IMAGES[known > 0])
-        other = np.where(known > 0, IMAGES, 0.7)
-        np.testing.assert_array_equal(filled, queries.inpaint(model, other, known, seed))
-        assert np.all((filled >= 0) & (filled <= 1))
-
-
 def test_sampled_scenes_follow_the_prior(model):
     scenes, description = queries.sample_scenes(model, 600, (1, 2))
     assert scenes.shape == (600, 12, 12) and np.all((scenes >= 0) & (scenes <= 1))
