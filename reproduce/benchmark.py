@@ -1,11 +1,9 @@
 """How long a training step takes, where in it time goes, and how long others take.
 
-    python reproduce/benchmark.py                     SuPAIR and AIR; then the figure `growth`
-    python reproduce/benchmark.py --against COMMIT    this tree and another in turn, recipe robust
-    python reproduce/benchmark.py --profile           where SuPAIR's step goes, on one thread
-    python reproduce/benchmark.py --peers             `rat_spn` alone beside other packages
-
-Peak memory is without the data set.  --peers needs the extra 'peers'.
+python reproduce/benchmark.py                     SuPAIR and AIR; the figure `growth`; 15 min
+python reproduce/benchmark.py --against COMMIT    this tree and another in turn, recipe robust
+python reproduce/benchmark.py --profile           where SuPAIR's step goes, on one thread
+python reproduce/benchmark.py --peers             `rat_spn` alone beside other packages
 """
 
 from __future__ import annotations
@@ -25,13 +23,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAPER = {"model": "supair", "recipe": "paper", "batch": 256, "side": 50, "steps": 3}
+PAPER = {"model": "supair", "recipe": "paper", "batch": 256, "side": 50, "steps": 3, "sums": 20}
 CASES = [{**PAPER, "model": model, "batch": b} for model in ("supair", "air") for b in (256, 64)]
 AGAINST = [{**CASES[0], "recipe": "robust"}, {**CASES[3], "recipe": "robust"}]
 GROWTH = {
     "batch": (32, 64, 128, 256, 512, 1024),
     "side": (50, 100, 150, 200),  # pixels
     "steps": (1, 2, 3, 4, 6, 8, 10),  # N_max
+    "sums": (5, 10, 20, 40),  # and Gaussians, of a region of the object model
 }
 PEERS = {"rat_spn": "tensorflow", "SPFlow RatSPN": "spflow", "SPFlow Einet": "spflow"}
 PEERS |= {"DeeProb-kit": "deeprob-kit"}  # by name: the package whose version is told
@@ -51,6 +50,9 @@ def prepare(case: dict):
     batch, side, steps = case["batch"], case["side"], case["steps"]
     experiment = Experiment(case["model"], "multi_mnist", case["recipe"], 0)
     config = dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps)
+    if case["model"] == "supair":
+        sizes = {"num_components": case["sums"], "num_sums": case["sums"]}
+        config = dataclasses.replace(config, object=dataclasses.replace(config.object, **sizes))
     network = (air.AIR if case["model"] == "air" else model.SuPAIR)(config, 0)
     number = training.steps_per_call()
     paper_images = data.make("multi_mnist", 0, (2560, 1))["train"].images
@@ -68,8 +70,6 @@ def measure(case_text: str) -> None:
     """Time a case; a measurement for every line on stdin.  Its packages are those of any tree."""
     import numpy as np
 
-    import data
-
     case = json.loads(case_text)
     if "peer" in case:
         return measure_peer(case)
@@ -82,10 +82,8 @@ def measure(case_text: str) -> None:
         train_steps(*inputs).numpy()
         times.append((time.perf_counter() - start) / number)
         print("done", flush=True)
-    result = {**case, "step_ms": 1e3 * np.median(times)}
-    result["epoch_s"] = data.SIZES["multi_mnist"][0] // case["batch"] * np.median(times)
-    result["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(result))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**case, "step_ms": 1e3 * np.median(times), "peak_rss_mb": peak}))
 
 
 def measure_peer(case: dict) -> None:
@@ -95,8 +93,8 @@ def measure_peer(case: dict) -> None:
     log_prob, train_step, parameters = build_peer(case["peer"], case["variables"])
     x = np.random.default_rng(0).standard_normal([PEER_BATCH, case["variables"]], np.float32)
     # The density of one variable, the others not observed, on a grid.
-    grid = np.full([16, PEER_BATCH, case["variables"]], np.nan, np.float32)
-    grid[..., 0] = np.linspace(-8, 8, 16 * PEER_BATCH).reshape(16, -1)
+    grid = np.full([64, PEER_BATCH, case["variables"]], np.nan, np.float32)
+    grid[..., 0] = np.linspace(-6, 6, 64 * PEER_BATCH).reshape(64, -1)
     density = np.exp([log_prob(part) for part in grid])
     train_step(x)  # compiles
     times: dict[str, list[float]] = {"step_ms": [], "log_prob_ms": []}
@@ -207,9 +205,9 @@ def parts_of_operations(hlo: str) -> dict[str, str]:
         parts[name] = next(
             (parts[o] for o in operands if parts.get(o, "other") != "other"), "other"
         )
-        path = re.search(r'op_name="((?:[a-z_]+\w*/)+)', rest)
-        scopes = re.findall(r"([a-z_]+)\w*/", path[1]) if path else []
-        scopes = [scope.strip("_") for scope in scopes if scope not in ("gradient_tape", "while")]
+        [path] = re.findall(r'op_name="((?:[a-z_]+\w*/)+)', rest) or [""]
+        scopes = [scope.strip("_") for scope in re.findall(r"([a-z_]+)\w*/", path)]
+        scopes = [scope for scope in scopes if scope not in ("gradient_tape", "while")]
         if scopes:
             inner = [scope for scope in scopes[1:2] if scope in ("leaves", "sums")]
             parts[name] = "/".join([scopes[0], *inner])
@@ -270,19 +268,22 @@ def draw(columns: dict[str, dict[str, list[dict]]], rows: dict[str, str]):
     """Measurements, the rows, against sizes, the columns, with a line for each label; logarithmic."""
     import common  # not in the processes that measure memory
 
-    figure = common.new_figure(9, 5, layout="constrained")
+    figure = common.new_figure(10, 5.5, layout="constrained")
     panels = figure.subplots(len(rows), len(columns), sharex="col", sharey="row", squeeze=False)
     for of_size, (size, lines) in zip(panels.T, columns.items()):
-        for axes, (measured, title) in zip(of_size, rows.items()):
+        for axes, measured in zip(of_size, rows):
             for label, results in lines.items():
                 sizes = [result[size] for result in results]
                 axes.loglog(sizes, [result[measured] for result in results], "o-", label=label)
             axes.set(xticks=sizes, xticklabels=sizes)
-            axes.minorticks_off()
-            panels[axes.get_subplotspec().rowspan.start, 0].set_ylabel(title)
+            axes.xaxis.minorticks_off()
+            axes.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
+            axes.yaxis.set(major_formatter="{x:g}", minor_formatter="")
         axes.set_xlabel(size)
+    for axes, title in zip(panels[:, 0], rows.values()):
+        axes.set_ylabel(title)
     if len(lines) > 1:
-        axes.legend()
+        panels[0, 0].legend(loc="center right", ncols=2)
     return figure
 
 
@@ -293,7 +294,7 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--against", metavar="COMMIT", help="compare the steps, and do no more")
     what.add_argument("--profile", action="store_true", help="where a step's time goes, no more")
-    what.add_argument("--peers", action="store_true", help="RAT-SPNs alone, no more")
+    what.add_argument("--peers", action="store_true", help="`rat_spn` alone; the extra 'peers'")
     parser.add_argument("--turns", type=common.positive, default=10, help="calls of a case's step")
     common.add_json(parser, "the numbers")
     common.add_output(parser)
@@ -317,7 +318,6 @@ def main(argv: list[str] | None = None) -> int:
         content["peers"] = peers
         common.save_figure(draw({"variables": peers}, rows), options.output / "peers")
     else:
-        print("About half an hour; at once: recorded/benchmark.json and figures/growth.png")
         content["cases"] = [take_turns(case, options.turns)[0] for case in CASES]
         content["growth"] = {
             name: [take_turns({**PAPER, name: size}, options.turns)[0] for size in sizes]

@@ -1,10 +1,9 @@
-"""Other pictures than the paper's, counted and boxed without labels: by SuPAIR, trained and run by
-the defaults of `python -m supair`; by Otsu's threshold, a distance transform and a watershed; and
-by the Laplacian of Gaussians.  Usage: python reproduce/pictures.py [--quick] [--json FILE]
+"""Other pictures than the paper's, counted and boxed without labels: by SuPAIR with the defaults of
+`python -m supair`; by Otsu's threshold, a distance transform and a watershed; and by the Laplacian
+of Gaussians.  Usage: python reproduce/pictures.py [--quick] [--json FILE]
 
 The last two, of scikit-image, get the settings of a grid that are best on the first training
-pictures, by their labels; SuPAIR gets none.  A single picture is trained and tested on.  Training
-takes minutes a set and seed; called again, the script goes on.
+pictures, by labels.  A single picture is trained and tested on.  Called again, the script goes on.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def test_a_child_measures_once_for_every_line(monkeypatch, capsys):
     *progress, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
     assert progress == ["ready", "done", "done"] and CASE.items() <= result.items()
-    assert result["epoch_s"] == pytest.approx(30_000 * result["step_ms"] / 1e3)
+    assert 0 < result["step_ms"] and 100 < result["peak_rss_mb"]
 
 
 def test_a_peer_is_measured_and_its_density_integrates_to_one(monkeypatch, capsys):
