@@ -37,8 +37,8 @@ class Leaves(keras.layers.Layer):
 
     A variable's log density is linear in its statistics (x², x, 1) or (x, 1), with the natural
     parameters as factors.  Weighting the statistics by how far a variable is observed and putting
-    zeros where it lies outside a region gives all leaf regions at once: a sum of products of [batch,
-    D] with tables [regions * K, D], whose gradients are products of large matrices, too.
+    zeros where it lies outside a region gives all leaf regions at once: a sum of products of
+    [batch, D] with tables [regions * K, D], whose gradients are products of large matrices, too.
 
     All weights are [leaf variables, K], K the number of components, where the leaf variables are
     those of the leaf regions, one region after another.

@@ -87,7 +87,7 @@ def measure(case_text: str) -> None:
 
 
 def measure_peer(case: dict) -> None:
-    """As `measure`, of a RAT-SPN alone: depth 2, 6 repetitions, 20 Gaussians and 20 sums a region."""
+    """As `measure`, of a RAT-SPN alone: depth 2, 6 repetitions, 20 Gaussians, 20 sums a region."""
     import numpy as np
 
     log_prob, train_step, parameters = build_peer(case["peer"], case["variables"])
@@ -111,8 +111,8 @@ def measure_peer(case: dict) -> None:
 
 
 def build_peer(peer: str, size: int):
-    """Functions of arrays [n, size]: log_prob (NaN: not observed) and a step of Adam; and the number
-    of trained parameters."""
+    """Functions of arrays [n, size]: log_prob (NaN: not observed) and a step of Adam; and how many
+    parameters are trained."""
     if peer == "rat_spn":
         import keras
         import tensorflow as tf
@@ -265,7 +265,7 @@ def compare(commit: str, turns: int) -> dict:
 
 
 def draw(columns: dict[str, dict[str, list[dict]]], rows: dict[str, str]):
-    """Measurements, the rows, against sizes, the columns, with a line for each label; logarithmic."""
+    """Measurements, the rows, against sizes, the columns, a line for each label; logarithmic."""
     import common  # not in the processes that measure memory
 
     figure = common.new_figure(10, 5.5, layout="constrained")
