@@ -301,13 +301,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.peers and not importlib.util.find_spec("spflow"):
         parser.error("argument --peers: needs: pip install -e '.[peers]'")
+    compared = compare(options.against, options.turns) if options.against else {}
     from supair.hardware import describe_machine
 
-    content = {"machine": describe_machine(), "commit": common.commit()}
+    content = {"machine": describe_machine(), "commit": common.commit(), **compared}
     print(*content["machine"].values(), sep=", ")
-    if options.against:
-        content |= compare(options.against, options.turns)
-    elif options.profile:
+    if options.profile:
         content["profile"] = profile(AGAINST[0])
         for name, row in content["profile"].items():
             print(f"{name:24}{row['all']:8.1f} ms, {row['products']:.1f} of it in products")
@@ -317,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
         peers = {p: [take_turns(c, options.turns)[0] for c in of] for p, of in cases.items()}
         content["peers"] = peers
         common.save_figure(draw({"variables": peers}, rows), options.output / "peers")
-    else:
+    elif not options.against:
         content["cases"] = [take_turns(case, options.turns)[0] for case in CASES]
         content["growth"] = {
             name: [take_turns({**PAPER, name: size}, options.turns)[0] for size in sizes]
