@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 import supair
 from supair.detect.images import Images, Preparation
-from supair.detect.suggest import count_pieces, find_sizes
-from supair.detect.tiles import drop_doubles, sample
+from supair.detect.suggest import find_sizes
+from supair.detect.tiles import drop_doubles
 from supair.evaluation import grey
 from supair.extensions.best_view import BestView
 
@@ -115,7 +115,8 @@ def detect(model, preparation: Preparation, images: Images, levels="auto", min_s
                 parts[number].append((rows, sure[k], seen[k], present[k].all(), window.size))
             progress.update(len(batch))
     detections = [_put_together(*zip(*of_image), min_score) for of_image in parts]
-    doubts = find_doubts(detections) + _compare(detections, preparation, images) * (not min_score)
+    doubts = find_doubts(detections)
+    doubts += [] if min_score else _compare(detections, preparation, images)
     doubts += [Doubt(text, range(len(images.names))) for text in said]
     for doubt in doubts:
         print(f"warning: {doubt.say(images.names)}", file=sys.stderr)
@@ -138,11 +139,11 @@ def _put_together(rows, sure, seen, full, sizes, min_score: float) -> Detection:
 def _compare(detections: list[Detection], preparation: Preparation, images: Images) -> list[Doubt]:
     """A Doubt if far fewer objects are found than pieces stand out from the ground."""
     sizes, found = find_sizes(images, preparation, _SEEN), 0.0
-    for number, part in zip(sample(range(len(detections)), _SEEN), sizes.pictures):
+    for number, part in zip(sizes.numbers, sizes.pictures):
         found += len(detections[number].boxes) * part.size / np.prod(detections[number].size)
-    if (pieces := count_pieces(sizes)) < max(_FEW, _MORE * found):
+    if sizes.num_pieces < max(_FEW, _MORE * found):
         return []
-    text = f"{pieces} pieces stand out in images in which {found:.0f} objects are found"
+    text = f"{sizes.num_pieces} pieces stand out in images in which {found:.0f} objects are found"
     return [Doubt(text, range(len(detections)))]
 
 

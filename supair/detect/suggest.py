@@ -28,11 +28,13 @@ _LARGEST = 100  # side of a scene; that takes four times as long as the paper's
 class Sizes(NamedTuple):
     """Objects in some images, in pixels; an object's size is the longer side of its box."""
 
-    shapes: list[tuple[int, int]]  # of the images
+    numbers: list[int]  # of the images looked at
+    shapes: list[tuple[int, int]]  # of these
     pictures: list[np.ndarray]  # the images or their middle [height, width], as scenes have them
     boxes: np.ndarray  # [objects, 4] (left, top, width, height)
     owner: np.ndarray  # [objects], in which picture
     quantiles: tuple[float, float, float]  # the sizes that 10, 50 and 75 % are below
+    num_pieces: int  # in the pictures: the objects or, if these are more, what is beyond noise
     doubts: list[str]
 
     def number(self, window: float = 1e9) -> int:
@@ -50,8 +52,8 @@ class Sizes(NamedTuple):
 
 def find_sizes(images: Images, preparation: Preparation, most=_IMAGES) -> Sizes:
     """Sizes of what is brighter than its ground and, once smoothed, in one piece."""
-    shapes, pictures = [], []
-    for number in sample(range(len(images.names)), most):
+    numbers, shapes, pictures = sample(range(len(images.names)), most), [], []
+    for number in numbers:
         picture = images.pictures[number]
         shapes.append(picture.shape[:2])
         top, left = (max(0, length - _CROP) // 2 for length in shapes[-1])
@@ -65,7 +67,7 @@ def find_sizes(images: Images, preparation: Preparation, most=_IMAGES) -> Sizes:
     longer, best = max(pictures[0].shape), (-1.0, np.zeros([0, 4]), np.zeros(0, int))
     grounds = (0.0, _GROUND * longer) if longer > _EVEN else (0.0,)
     for smoothing, ground, look in itertools.product(_SMOOTHING, grounds, looks):
-        boxes, owner = _find_pieces(look, smoothing, ground)
+        boxes, owner = _find_pieces(look, smoothing, ground, _threshold)
         size = boxes[:, 2:].max(axis=1, initial=0)
         typical = np.sqrt(np.sum(size**3) / max(1, np.sum(size)))  # specks weigh little
         good = (size > typical / 4) & (size < 0.7 * longer)
@@ -81,24 +83,21 @@ def find_sizes(images: Images, preparation: Preparation, most=_IMAGES) -> Sizes:
         "these are no separate objects, all darker or all brighter than the ground": share < _GOOD,
         "the sizes differ much: objects may touch, or be in parts": large > 2.5 * small,
     }
-    sizes = Sizes(shapes, pictures, boxes, owner, (small, middle, large), [])
-    few = f"{count_pieces(sizes)} pieces are brighter than noise, and most too faint to be counted"
-    doubts[few] = count_pieces(sizes) > 2 * len(boxes)
-    return sizes._replace(doubts=[doubt for doubt, true in doubts.items() if true])
+    pieces = max(len(boxes), len(_find_pieces(pictures, 1.0, 0.0, _noise_limit)[0]))
+    few = f"{pieces} pieces are brighter than noise, and most too faint to be counted"
+    doubts[few] = pieces > 2 * len(boxes)
+    said = [doubt for doubt, true in doubts.items() if true]
+    quantiles = small, middle, large
+    return Sizes(numbers, shapes, pictures, boxes, owner, quantiles, pieces, said)
 
 
-def count_pieces(sizes: Sizes) -> int:
-    """How many pieces there are in the pictures; if these are more, those brighter than noise."""
-    return max(len(sizes.boxes), len(_find_pieces(sizes.pictures, 1.0, 0.0, _noise_limit)[0]))
-
-
-def _find_pieces(pictures, smoothing: float, ground: float, limit=None):
-    """Boxes [n, 4] of what is above a threshold for all pictures, and which picture has each."""
+def _find_pieces(pictures, smoothing: float, ground: float, limit):
+    """Boxes [n, 4] of what is above a limit for all pictures, and which picture has each."""
     ndi, rows = scipy.ndimage, []
     smooth = [ndi.gaussian_filter(picture, smoothing) for picture in pictures]
     if ground:
         smooth = [s - ndi.gaussian_filter(picture, ground) for s, picture in zip(smooth, pictures)]
-    threshold = (limit or _threshold)(np.concatenate([levels.ravel() for levels in smooth]))
+    threshold = limit(np.concatenate([levels.ravel() for levels in smooth]))
     for n, levels in enumerate(smooth):
         for y, x in ndi.find_objects(*ndi.label(levels > threshold, np.ones([3, 3]))):
             rows.append((x.start, y.start, x.stop - x.start, y.stop - y.start, n))
