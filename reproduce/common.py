@@ -106,17 +106,20 @@ def seeds(text: str) -> range:
     """A seed, or a range of them such as 0-4, for argparse."""
     first, _, last = text.partition("-")
     numbers = range(seed(first), seed(last or first) + 1)
-    if not 0 < len(numbers) <= 1000:
-        raise argparse.ArgumentTypeError(f"expected 1 to 1000 seeds, found {text}")
+    if len(numbers) > 1000:
+        raise argparse.ArgumentTypeError(f"expected at most 1000 seeds, found {text}")
     return numbers
 
 
 class Distinct(argparse.Action):
-    """Values of an option, each once; ranges are taken apart."""
+    """Values of an option, each only once; ranges are taken apart."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         each = [x for value in values for x in (value if isinstance(value, range) else [value])]
-        setattr(namespace, self.dest, [*dict.fromkeys(each)])
+        if not each or len(set(each)) < len(each):
+            found = " ".join(map(str, each)) or "none"
+            parser.error(f"argument {option_string}: expected each only once, found {found}")
+        setattr(namespace, self.dest, each)
 
 
 def new_figure(width: float, height: float, **options):

@@ -39,7 +39,7 @@ def collect(
     halves = []
     for run in runs:
         if options.recorded:
-            rows = read_record(run.model, run.recipe, run.dataset).provenance[0]["examples"]
+            rows = read_record(run.model, run.recipe, run.dataset).provenance[0].get("examples", [])
         else:
             rows = run.read_rows(options.runs)
         chosen = []

@@ -16,7 +16,7 @@ import common
 import data
 from reproduce.experiments import DATA_SEED, Experiment
 from supair import run
-from supair.config import PAPER_EPOCHS, ConfigError, TrainingError
+from supair.config import PAPER_EPOCHS, ConfigError, TrainingError, require
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
 OF_ROWS = ["seed", "epoch", "step", "train_seconds", "accuracy", "train_elbo"]
@@ -55,21 +55,29 @@ def read_record(model: str, recipe: str, dataset: str, folder: Path = RECORDED) 
         experiment = record.configuration["experiment"]
         if experiment != {"model": model, "dataset": dataset, "recipe": recipe}:
             raise ConfigError(f"expected the runs of its name, found those of {experiment}")
-        place = path
+        log_every, place = record.configuration["training"]["log_every"], path
         lines = run.read_whole(path).decode().splitlines()
         table = csv.DictReader(lines, restkey="", restval="missing", strict=True)
         terms = [name for name in table.fieldnames or () if name.startswith("elbo_")]
         if table.fieldnames != COLUMNS + terms:
             raise ConfigError(f"expected the columns {COLUMNS} and elbo_...")
+        places: dict[int, list[str]] = {seed: [] for seed in provenance}
         for cells in table:
             place = f"{path}, line {table.line_num}"
             names = cells if cells["elbo"] else OF_ROWS  # "" is a cell of no column
             row = {name: _value(name, cells[name]) for name in names}
             if cells["elbo"]:
                 row["elbo_terms"] = {name.removeprefix("elbo_"): row.pop(name) for name in terms}
+            places[row["seed"]].append(place)
             record.rows[row.pop("seed")].append(row)
         for seed, rows in record.rows.items():
-            if "elbo" not in rows[-1]:
+            length, step = round(rows[-1]["step"] / rows[-1]["epoch"]), 0
+            for row, place in zip(rows, places[seed]):  # noqa: B007 (told below)
+                step += min(log_every - step % log_every, length - step % length)
+                whole, right = step % length == 0, abs(row["epoch"] - step / length) < 1e-3
+                if not right or (row["step"], "elbo" in row) != (step, whole):
+                    raise ConfigError(f"expected seed {seed}'s step {step}, {length} an epoch")
+            if step % length:
                 raise ConfigError(f"seed {seed} ends within an epoch")
             if "best_view" in provenance[seed]:
                 best = provenance[seed]["best_view"]
@@ -147,6 +155,8 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
     parser.add_argument("--pretrained", action="store_true", help="write to pretrained/ instead")
     parser.add_argument("--data", type=Path, default=data.store.DEFAULT_DIRECTORY, help="data sets")
     options = parser.parse_args(argv)
+    pace = options.seconds_per_step
+    require(pace is None or 0 < pace < 1e6, "--seconds-per-step above 0", pace)
     for directory in options.runs:
         configuration, rows = run.read_configuration(directory), run.read_rows(directory)
         if not rows or "experiment" not in configuration:
@@ -170,7 +180,7 @@ def main(argv: list[str] | None = None, folder: Path = RECORDED) -> int:
         else:
             if experiment.model == "supair":
                 about["best_view"] = measure_best_view(experiment, directory, options.data)
-            if seed == 0:
+            if experiment.model == "supair" and seed == 0:
                 shown = [row for row in rows if "examples" in row and row["epoch"] <= PAPER_EPOCHS]
                 about["examples"] = [{n: row[n] for n in ("epoch", "examples")} for row in shown]
             add_run(configuration, rows, about, folder)
