@@ -28,13 +28,17 @@ CASES = [{**PAPER, "model": model, "batch": b} for model in ("supair", "air") fo
 AGAINST = [{**CASES[0], "recipe": "robust"}, {**CASES[3], "recipe": "robust"}]
 GROWTH = {
     "batch": (32, 64, 128, 256, 512, 1024),
-    "side": (50, 100, 150, 200),  # pixels
-    "steps": (1, 2, 3, 4, 6, 8, 10),  # N_max
-    "sums": (5, 10, 20, 40),  # and Gaussians, of a region of the object model
+    "side": (50, 100, 150, 200),
+    "steps": (1, 2, 3, 4, 6, 8, 10),
+    "sums": (5, 10, 20, 40),
 }
+LABELS = {"batch": "scenes a batch", "side": "side of a scene, pixels", "steps": "N_max"}
+LABELS |= {"sums": "sums, Gaussians a region", "variables": "variables"}
 PEERS = {"rat_spn": "tensorflow", "SPFlow RatSPN": "spflow", "SPFlow Einet": "spflow"}
 PEERS |= {"DeeProb-kit": "deeprob-kit"}  # by name: the package whose version is told
 PEER_SIZES, PEER_BATCH = (64, 256, 784, 2500), 256  # variables
+_TAPE = "gradient_tape/|while/"  # of the training loop and its gradients
+_SCOPE = rf'op_name="(?:{_TAPE})*(?!{_TAPE})([a-z_]+?)[_\d]*/(?:(leaves|sums)\w*/)?'
 CHILD = "import benchmark, sys; benchmark.measure(sys.argv[1])"
 
 
@@ -51,7 +55,7 @@ def prepare(case: dict):
     experiment = Experiment(case["model"], "multi_mnist", case["recipe"], 0)
     config = dataclasses.replace(experiment.model_config(), scene_size=side, num_steps=steps)
     if case["model"] == "supair":
-        sizes = {"num_components": case["sums"], "num_sums": case["sums"]}
+        sizes = dict.fromkeys(("num_components", "num_sums"), case["sums"])
         config = dataclasses.replace(config, object=dataclasses.replace(config.object, **sizes))
     network = (air.AIR if case["model"] == "air" else model.SuPAIR)(config, 0)
     number = training.steps_per_call()
@@ -66,24 +70,31 @@ def prepare(case: dict):
     return train_steps, [tf.constant(array) for array in (*inputs, number)], number
 
 
-def measure(case_text: str) -> None:
-    """Time a case; a measurement for every line on stdin.  Its packages are those of any tree."""
+def time_calls(**functions) -> dict[str, float]:
+    """The median milliseconds of functions, each called once for every line on stdin."""
     import numpy as np
 
+    times = {name: [] for name in functions}
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        for name, function in functions.items():
+            start = time.perf_counter()
+            np.asarray(function())  # waits for the result
+            times[name].append(1e3 * (time.perf_counter() - start))
+        print("done", flush=True)
+    return {name: float(np.median(ms)) for name, ms in times.items()}
+
+
+def measure(case_text: str) -> None:
+    """Time a case; a measurement for every line on stdin.  Its packages are those of any tree."""
     case = json.loads(case_text)
     if "peer" in case:
         return measure_peer(case)
     train_steps, inputs, number = prepare(case)
     train_steps(*inputs).numpy()  # compiles
-    times = []
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        train_steps(*inputs).numpy()
-        times.append((time.perf_counter() - start) / number)
-        print("done", flush=True)
+    step_ms = time_calls(steps=lambda: train_steps(*inputs))["steps"] / number
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**case, "step_ms": 1e3 * np.median(times), "peak_rss_mb": peak}))
+    print(json.dumps({**case, "step_ms": step_ms, "peak_rss_mb": peak}))
 
 
 def measure_peer(case: dict) -> None:
@@ -97,17 +108,10 @@ def measure_peer(case: dict) -> None:
     grid[..., 0] = np.linspace(-6, 6, 64 * PEER_BATCH).reshape(64, -1)
     density = np.exp([log_prob(part) for part in grid])
     train_step(x)  # compiles
-    times: dict[str, list[float]] = {"step_ms": [], "log_prob_ms": []}
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        for values, function in zip(times.values(), (train_step, log_prob)):
-            start = time.perf_counter()
-            function(x)
-            values.append(1e3 * (time.perf_counter() - start))
-        print("done", flush=True)
     about = {"version": importlib.metadata.version(PEERS[case["peer"]]), "parameters": parameters}
     about["integral"] = float(np.trapezoid(density.ravel(), grid[..., 0].ravel()))
-    print(json.dumps(case | about | {name: np.median(ms) for name, ms in times.items()}))
+    times = time_calls(step_ms=lambda: train_step(x), log_prob_ms=lambda: log_prob(x))
+    print(json.dumps(case | about | times))
 
 
 def build_peer(peer: str, size: int):
@@ -130,11 +134,7 @@ def build_peer(peer: str, size: int):
             adam.apply(tape.gradient(loss, spn.trainable_variables))
             return loss
 
-        return (
-            (lambda x: log_prob(x).numpy()),
-            (lambda x: train_step(x).numpy()),
-            spn.count_params(),
-        )
+        return log_prob, train_step, spn.count_params()
     import torch
 
     torch.manual_seed(0)
@@ -161,19 +161,15 @@ def build_peer(peer: str, size: int):
         (-call(torch.tensor(x)).mean()).backward()
         adam.step()
 
+    @torch.no_grad()
     def torch_log_prob(x):
-        with torch.no_grad():
-            return call(torch.tensor(x)).reshape(len(x)).numpy()
+        return call(torch.tensor(x)).reshape(len(x))
 
     return torch_log_prob, torch_step, sum(weight.numel() for weight in weights)
 
 
 def profile(case: dict) -> dict[str, dict[str, float]]:
-    """Milliseconds of a step on one thread by part of the model, in matrix products and in all.
-
-    XLA's operations are named by the scopes that they were made in; one without a scope, as in a
-    gradient written by hand, counts with the first of its operands that has one.
-    """
+    """Milliseconds of a step on one thread by part of the model, in matrix products and in all."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -198,19 +194,14 @@ def profile(case: dict) -> dict[str, dict[str, float]]:
 
 
 def parts_of_operations(hlo: str) -> dict[str, str]:
-    """The part of the model, such as "object_spn/leaves", of each operation of a module's text."""
+    """The part of the model, such as "object_spn/leaves", of each operation of a module's text;
+    without a scope, as in a gradient written by hand, that of the first operand which has one."""
     parts: dict[str, str] = {}
     for name, rest in re.findall(r"^ *(?:ROOT )?%([\w.\-]+) = (.*)", hlo, re.MULTILINE):
-        operands = re.findall(r"%([\w.\-]+)", rest)
-        parts[name] = next(
-            (parts[o] for o in operands if parts.get(o, "other") != "other"), "other"
-        )
-        [path] = re.findall(r'op_name="((?:[a-z_]+\w*/)+)', rest) or [""]
-        scopes = [scope.strip("_") for scope in re.findall(r"([a-z_]+)\w*/", path)]
-        scopes = [scope for scope in scopes if scope not in ("gradient_tape", "while")]
-        if scopes:
-            inner = [scope for scope in scopes[1:2] if scope in ("leaves", "sums")]
-            parts[name] = "/".join([scopes[0], *inner])
+        near = [parts.get(operand, "other") for operand in re.findall(r"%([\w.\-]+)", rest)]
+        parts[name] = next((part for part in near if part != "other"), "other")
+        if scope := re.search(_SCOPE, rest):
+            parts[name] = "/".join(filter(None, scope.groups()))
     return parts
 
 
@@ -268,20 +259,18 @@ def draw(columns: dict[str, dict[str, list[dict]]], rows: dict[str, str]):
     """Measurements, the rows, against sizes, the columns, a line for each label; logarithmic."""
     import common  # not in the processes that measure memory
 
-    figure = common.new_figure(10, 5.5, layout="constrained")
+    figure = common.new_figure(12, 5.5, layout="constrained")
     panels = figure.subplots(len(rows), len(columns), sharex="col", sharey="row", squeeze=False)
     for of_size, (size, lines) in zip(panels.T, columns.items()):
-        for axes, measured in zip(of_size, rows):
+        for axes, (measured, title) in zip(of_size, rows.items()):
             for label, results in lines.items():
                 sizes = [result[size] for result in results]
                 axes.loglog(sizes, [result[measured] for result in results], "o-", label=label)
-            axes.set(xticks=sizes, xticklabels=sizes)
+            axes.set(xticks=sizes, xticklabels=sizes, xlabel=LABELS[size], ylabel=title)
             axes.xaxis.minorticks_off()
             axes.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
             axes.yaxis.set(major_formatter="{x:g}", minor_formatter="")
-        axes.set_xlabel(size)
-    for axes, title in zip(panels[:, 0], rows.values()):
-        axes.set_ylabel(title)
+            axes.label_outer()
     if len(lines) > 1:
         panels[0, 0].legend(loc="center right", ncols=2)
     return figure
@@ -301,22 +290,26 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.peers and not importlib.util.find_spec("spflow"):
         parser.error("argument --peers: needs: pip install -e '.[peers]'")
-    compared = compare(options.against, options.turns) if options.against else {}
+    found = ["git", "-C", str(ROOT), "cat-file", "-e", f"{options.against}^{{commit}}"]
+    if options.against and subprocess.run(found, stderr=subprocess.DEVNULL).returncode:
+        parser.error(f"argument --against: expected a commit, found {options.against}")
     from supair.hardware import describe_machine
 
-    content = {"machine": describe_machine(), "commit": common.commit(), **compared}
+    content = {"machine": describe_machine(), "commit": common.commit()}
     print(*content["machine"].values(), sep=", ")
-    if options.profile:
+    if options.against:
+        content |= compare(options.against, options.turns)
+    elif options.profile:
         content["profile"] = profile(AGAINST[0])
         for name, row in content["profile"].items():
             print(f"{name:24}{row['all']:8.1f} ms, {row['products']:.1f} of it in products")
     elif options.peers:
         cases = {peer: [{"peer": peer, "variables": n} for n in PEER_SIZES] for peer in PEERS}
         rows = {"step_ms": "ms a training step", "log_prob_ms": "ms for log_prob"}
-        peers = {p: [take_turns(c, options.turns)[0] for c in of] for p, of in cases.items()}
+        peers = {k: [take_turns(c, options.turns)[0] for c in v] for k, v in cases.items()}
         content["peers"] = peers
         common.save_figure(draw({"variables": peers}, rows), options.output / "peers")
-    elif not options.against:
+    else:
         content["cases"] = [take_turns(case, options.turns)[0] for case in CASES]
         content["growth"] = {
             name: [take_turns({**PAPER, name: size}, options.turns)[0] for size in sizes]

@@ -84,16 +84,6 @@ def classify(digits, labels, seed: int) -> dict:
     return row
 
 
-def draw_rows(rows: dict, figure) -> None:
-    """Put rows of square images, [n, side²] in [0, 1], by name into a figure."""
-    for axes, (name, images) in zip(figure.subplots(len(rows)), rows.items()):
-        images = np.reshape(images, [-1, 28, 28])
-        framed = np.pad(images, [(0, 0), (1, 1), (1, 1)], constant_values=1)
-        axes.imshow(np.hstack(framed), cmap="gray", vmin=0, vmax=1)
-        axes.set(xticks=[], yticks=[], frame_on=False)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-
-
 def draw(found: dict[str, list[dict]], rows: dict):
     """Learning curves, accuracies, and digits filled in."""
     figure = common.new_figure(11, 10, layout="constrained")
@@ -108,7 +98,12 @@ def draw(found: dict[str, list[dict]], rows: dict):
     for row in found["classes"]:
         right.plot(MISSING, [row[f"{share}"] for share in MISSING], ".-", color="C2")
     right.set(xlabel="share of pixels missing", ylabel="accuracy", ylim=(0, 1))
-    draw_rows(rows, images)
+    for axes, (name, digits) in zip(images.subplots(len(rows)), rows.items()):
+        digits = np.reshape(digits, [-1, 28, 28])
+        framed = np.pad(digits, [(0, 0), (1, 1), (1, 1)], constant_values=1)
+        axes.imshow(np.hstack(framed), cmap="gray", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
 

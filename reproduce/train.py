@@ -111,8 +111,7 @@ def _scenes_per_second(model: str) -> float:
     for path in RECORDED.glob(f"{model}-*.csv"):
         record = read_record(*path.stem.split("-"))
         batch = record.configuration["training"]["batch_size"]
-        last = [rows[-1] for rows in record.rows.values()]
-        paces += [batch * row["step"] / row["train_seconds"] for row in last]
+        paces += [batch * r[-1]["step"] / r[-1]["train_seconds"] for r in record.rows.values()]
     return statistics.median(paces)
 
 
